@@ -1,0 +1,55 @@
+"""Named errors, each with the exit code of the BIDS-Apps execution specification."""
+
+
+class HarmonizeError(Exception):
+    """Base of every error a user may see: one clear sentence and an exit code."""
+
+    exit_code = 1
+
+
+class InvalidBIDS(HarmonizeError):
+    """The input folder is not a valid BIDS dataset."""
+
+    exit_code = 16
+
+
+class BadLevel(HarmonizeError):
+    """The analysis level is none of participant, group and train."""
+
+    exit_code = 17
+
+
+class NothingSelected(HarmonizeError):
+    """The filters match no run."""
+
+    exit_code = 18
+
+
+class UsageError(HarmonizeError):
+    """The command line cannot be understood, or contradicts itself."""
+
+    exit_code = 64
+
+
+class BadData(HarmonizeError):
+    """A scan, a sidecar or a weight file cannot be used."""
+
+    exit_code = 65
+
+
+class NoInput(HarmonizeError):
+    """An input does not exist or cannot be read."""
+
+    exit_code = 66
+
+
+class CannotCreate(HarmonizeError):
+    """The output folder cannot be created or written."""
+
+    exit_code = 73
+
+
+class InputOutputError(HarmonizeError):
+    """Reading or writing failed half-way, for example because the disk is full."""
+
+    exit_code = 74
