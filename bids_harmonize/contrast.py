@@ -6,9 +6,13 @@ Times are in milliseconds, flip angles in degrees; signals are relative to the p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Segments of a random tone curve: enough to part grey from white matter, few enough to stay smooth.
+SEGMENTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +56,32 @@ def magnetization_prepared(tissue: Tissue, *, tr: float, te: float, ti: float) -
     """Magnitude signal of an inversion-prepared gradient echo (MPRAGE)."""
     recovery = 1 - 2 * np.exp(-ti / tissue.t1) / (1 + np.exp(-tr / tissue.t1))
     return abs(tissue.proton_density * recovery) * np.exp(-te / tissue.t2)
+
+
+@dataclass(frozen=True)
+class ToneCurve:
+    """A rising curve through (0, 0) and (1, 1), given by the slopes of its equal segments between.
+
+    Beyond 1 the last slope goes on.
+    """
+
+    slopes: tuple[float, ...]
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, strength: float = 1.0) -> Self:
+        """Random curves: a gamma between about 0.5 and 2, times a random walk of the log slopes."""
+        middle = (np.arange(SEGMENTS) + 0.5) / SEGMENTS
+        gamma = np.exp(rng.normal(0, 0.4) * strength)
+        log_slopes = (gamma - 1) * np.log(middle)
+        walk = np.cumsum(rng.normal(0, 0.3, SEGMENTS)) * strength
+        slopes = np.exp(np.clip(log_slopes + walk - walk.mean(), -2.5, 2.5))
+        return cls(tuple((slopes / slopes.mean()).tolist()))
+
+    def apply(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map intensities; order is kept."""
+        values = np.concatenate([[0], np.cumsum(self.slopes)]) / len(self.slopes)
+        knots = np.linspace(0, 1, len(values))
+        mapped = np.interp(volume, knots, values)
+        beyond = volume > 1
+        mapped[beyond] = 1 + (volume[beyond] - 1) * self.slopes[-1]
+        return mapped.astype(np.float32)

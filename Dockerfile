@@ -1,0 +1,42 @@
+# A pinned digest, or a mirror, may be passed in its place.
+ARG BASE_IMAGE=debian:bookworm-slim
+
+FROM ${BASE_IMAGE} AS build
+# An extra wheel index: PyTorch's index of CPU wheels makes an image of a quarter of the size, without CUDA.
+ARG EXTRA_INDEX_URL=""
+# Versions are not pinned: Debian's mirrors keep one of each. The base image's digest is what to pin.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-pip python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml version README.md LICENSE /src/
+COPY bids_harmonize /src/bids_harmonize
+# Without pip, test suites and C++ headers, none of which is used at run time. The bytecode does not look at the
+# times of its sources, which a copy from image to image may change.
+RUN python3 -m venv --without-pip /app \
+    && python3 -m pip --python /app install --no-cache-dir --no-compile \
+        ${EXTRA_INDEX_URL:+--extra-index-url "${EXTRA_INDEX_URL}"} /src \
+    && find /app/lib -type d -name tests -prune -exec rm -rf {} + \
+    && rm -rf /app/lib/python3*/site-packages/torch/include /app/lib/python3*/site-packages/torch/test \
+    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /app/lib
+
+FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.title="bids-harmonize" \
+      org.opencontainers.image.description="A BIDS App that harmonizes T1w and T2w MRI intensities" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# Not pinned, as above.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /app /app
+# torch names its cache after the user, and a user id may have no name.
+ENV PATH=/app/bin:$PATH \
+    LANG=C.UTF-8 \
+    PYTHONNOUSERSITE=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor \
+    BIDS_HARMONIZE_CONTAINER=docker
+# -I: neither the folder it is started in nor a PYTHONPATH that Apptainer passes on can put another package in front.
+ENTRYPOINT ["/app/bin/python3", "-I", "-m", "bids_harmonize"]

@@ -1,0 +1,71 @@
+"""Write the outputs; the face of all that knows what BIDS derivatives look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from bids_harmonize.bids.atomic import write_atomically, write_json
+from bids_harmonize.bids.description import container, refuse_foreign, write_dataset_files
+from bids_harmonize.bids.logs import write_crash, write_run_log
+from bids_harmonize.bids.outputs import (
+    check_locations,
+    expand,
+    output_path,
+    prepare_output,
+    sidecar_path,
+    transform_path,
+)
+from bids_harmonize.bids.resume import completed, file_sha256, options_hash, remove_output
+from bids_harmonize.bids.runs import Run
+from bids_harmonize.bids.sidecars import inherited_metadata
+
+__all__ = [
+    "check_locations",
+    "completed",
+    "container",
+    "expand",
+    "file_sha256",
+    "options_hash",
+    "output_path",
+    "prepare_output",
+    "refuse_foreign",
+    "remove_output",
+    "sidecar",
+    "sidecar_path",
+    "transform_path",
+    "write_atomically",
+    "write_crash",
+    "write_dataset_files",
+    "write_json",
+    "write_run_log",
+]
+
+DESCRIPTION = "{suffix} image with the intensities of a reference group, on the source's voxel grid."
+
+
+def sidecar(
+    run: Run, metadata: Mapping[str, Any], *, dataset_link_name: str = "raw", harmonize: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of a harmonized image's JSON file.
+
+    Parameters
+    ----------
+    run
+        The source.
+    metadata
+        The source's metadata; what stays true is passed on.
+    dataset_link_name
+        The source dataset's name in ``DatasetLinks``.
+    harmonize
+        How the image was made: the ``BidsHarmonize`` object. For a later run to see that this one is done, it
+        must have ``InputSHA256``, ``ModelSHA256`` and ``OptionsSHA256``.
+    """
+    return {
+        "Description": DESCRIPTION.format(suffix=run.suffix),
+        "Sources": [f"bids:{dataset_link_name}:{quote(str(run.relative))}"],
+        "SpatialReference": "orig",
+        **inherited_metadata(metadata),
+        "BidsHarmonize": dict(harmonize),
+    }

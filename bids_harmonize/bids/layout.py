@@ -1,0 +1,155 @@
+"""The files of a dataset, found with pybids, and what there is to choose from."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from bids_harmonize.bids.runs import MODALITY_OF_SUFFIX, Run, natural_key, parse_name
+from bids_harmonize.errors import CannotCreate, InvalidBIDS, NoInput, UsageError
+
+if TYPE_CHECKING:
+    from bids import BIDSLayout
+
+_DATABASE = "layout_index.sqlite"
+_IMAGE = rf"sub-[^/]+_(?:{'|'.join(MODALITY_OF_SUFFIX)})\.nii(?:\.gz)?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """What a dataset holds: labels of participants and sessions, and participants per suffix."""
+
+    participants: tuple[str, ...]
+    sessions: tuple[str, ...]
+    with_suffix: dict[str, int]
+
+
+def participants(dataset: Path) -> tuple[str, ...]:
+    """Labels of the ``sub-*`` folders, in natural order.
+
+    Raises
+    ------
+    NoInput
+        If the dataset cannot be read.
+    """
+    return tuple(name.removeprefix("sub-") for name in _folders(dataset, "sub-"))
+
+
+def inventory(dataset: Path) -> Inventory:
+    """Look through all participants' ``anat`` folders, without pybids."""
+    found, sessions, counts = participants(dataset), set[str](), dict.fromkeys(MODALITY_OF_SUFFIX, 0)
+    for label in found:
+        own = _folders(dataset / f"sub-{label}", "ses-")
+        sessions.update(name.removeprefix("ses-") for name in own)
+        for suffix in _suffixes(dataset / f"sub-{label}", own):
+            counts[suffix] += 1
+    ordered = sorted(sessions, key=lambda label: natural_key(PurePosixPath(label)))
+    return Inventory(participants=found, sessions=tuple(ordered), with_suffix=counts)
+
+
+def images(dataset: Path, wanted: Sequence[str], database_dir: Path | None) -> list[Run]:
+    """List the images with a suffix of interest in the ``anat`` folders of the wanted participants.
+
+    Parameters
+    ----------
+    dataset
+        The dataset's folder, absolute.
+    wanted
+        Labels of participants.
+    database_dir
+        A pybids index to open, or to make if there is none; it holds all participants. None: only the wanted
+        participants are looked at, and nothing is left behind.
+
+    Raises
+    ------
+    InvalidBIDS, UsageError, CannotCreate
+        If pybids cannot read the dataset; if the index is of another dataset or damaged; if it cannot be
+        made.
+    """
+    everywhere = _index_all(dataset, database_dir) if database_dir else _open(dataset, _allowed(wanted))
+    found = everywhere.get(datatype="anat", suffix=list(MODALITY_OF_SUFFIX), return_type="filename")
+    everywhere.session.close()
+    # An index made by another program may hold anything, derivatives included.
+    allowed = _allowed(wanted)
+    relative = [PurePosixPath(name).relative_to(everywhere.root) for name in found]
+    return list(_runs(dataset, [path for path in relative if allowed.search(f"/{path}")]))
+
+
+def _runs(dataset: Path, paths: Iterable[PurePosixPath]) -> Iterable[Run]:
+    for path in paths:
+        parsed = parse_name(path.name)
+        if parsed is not None:
+            entities, suffix, _ = parsed
+            modality = MODALITY_OF_SUFFIX[suffix]
+            yield Run(
+                dataset=dataset, path=dataset / path, entities=entities, suffix=suffix, modality=modality
+            )
+
+
+def _allowed(wanted: Sequence[str] | None) -> re.Pattern[str]:
+    subject = "[^/]+" if wanted is None else f"(?:{'|'.join(map(re.escape, wanted))})"
+    return re.compile(rf"^/sub-{subject}(?:/ses-[^/]+)?(?:/anat(?:/{_IMAGE})?)?$")
+
+
+def _open(dataset: Path, allowed: re.Pattern[str], database: Path | None = None) -> BIDSLayout:
+    from bids import BIDSLayout, BIDSLayoutIndexer
+
+    # pybids takes patterns of what to ignore, and this is the complement of what is allowed; a list of names
+    # to ignore would need every other participant of the dataset in it.
+    ignore = [re.compile(rf"^(?!{allowed.pattern[1:]})")]
+    # A layout_config.json in the dataset would change the meaning of names.
+    indexer = BIDSLayoutIndexer(
+        validate=False, index_metadata=False, ignore=ignore, config_filename=".no-config"
+    )
+    try:
+        return BIDSLayout(dataset, validate=False, indexer=indexer, database_path=database)
+    except Exception as error:
+        raise InvalidBIDS(f"pybids cannot index {dataset}: {type(error).__name__}: {error}") from error
+
+
+def _index_all(dataset: Path, database_dir: Path) -> BIDSLayout:
+    if not (database_dir / _DATABASE).exists():
+        _make_database(dataset, database_dir)
+    from bids import BIDSLayout
+
+    try:
+        layout = BIDSLayout(dataset, validate=False, database_path=database_dir)
+    except Exception as error:
+        raise UsageError(
+            f"The index {database_dir / _DATABASE} cannot be used ({type(error).__name__}); "
+            "delete it, or leave --bids-database-dir out."
+        ) from error
+    if os.path.realpath(layout.root) != os.path.realpath(dataset):
+        raise UsageError(f"The index {database_dir / _DATABASE} is of {layout.root}, not of {dataset}.")
+    return layout
+
+
+def _make_database(dataset: Path, database_dir: Path) -> None:
+    try:
+        database_dir.mkdir(parents=True, exist_ok=True)
+        # Of many processes that start at once, none may open an index that another is still filling.
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=database_dir) as scratch:
+            _open(dataset, _allowed(None), Path(scratch)).session.close()
+            os.replace(Path(scratch) / _DATABASE, database_dir / _DATABASE)
+    except OSError as error:
+        raise CannotCreate(f"The index cannot be made in {database_dir}: {error.strerror}.") from error
+
+
+def _folders(folder: Path, prefix: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(prefix) and entry.is_dir()]
+    except OSError as error:
+        raise NoInput(f"{folder} cannot be read: {error.strerror}.") from error
+    return sorted(names, key=lambda name: natural_key(PurePosixPath(name)))
+
+
+def _suffixes(participant: Path, sessions: Sequence[str]) -> set[str]:
+    folders = [participant / "anat", *(participant / session / "anat" for session in sessions)]
+    names = [path.name for folder in folders for path in folder.glob("sub-*.nii*")]
+    return {name.split(".nii")[0].rsplit("_", 1)[-1] for name in names} & set(MODALITY_OF_SUFFIX)

@@ -1,0 +1,86 @@
+"""Records of what was run and what failed, under ``logs/``; many processes may write there at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bids_harmonize.bids.atomic import write_json, write_text
+from bids_harmonize.bids.runs import Run, output_stem
+
+_TOLD = re.compile(
+    r"(?:OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES|SLURM_\w+|IS_DOCKER|BIDS_HARMONIZE_\w+"
+)
+_SECRET = re.compile(r"JWT|TOKEN|SECRET|KEY|PASS|CRED|AUTH", re.IGNORECASE)
+
+
+def write_run_log(
+    output_dir: Path,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    versions: Mapping[str, str | None] | None = None,
+) -> Path:
+    """Record one start of the program.
+
+    Parameters
+    ----------
+    output_dir
+        Folder of the outputs.
+    command
+        The full command line.
+    environment
+        Environment variables. Only those that bear on the result are kept (threads, devices, SLURM), and none
+        whose name speaks of a secret.
+    versions
+        Versions of Python, packages and the platform.
+
+    Returns
+    -------
+    Path
+        The log, a JSON file.
+    """
+    told = {name: environment[name] for name in sorted(environment) if _TOLD.fullmatch(name)}
+    kept = {name: value for name, value in told.items() if not _SECRET.search(name)}
+    path = output_dir / "logs" / f"run_{_unique()}.json"
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {
+        "Started": started,
+        "Command": [*command],
+        "Environment": kept,
+        "Versions": dict(versions or {}),
+    }
+    write_json(path, record)
+    return path
+
+
+def write_crash(output_dir: Path, run: Run, error_text: str) -> Path:
+    """Record why a run failed.
+
+    Parameters
+    ----------
+    output_dir
+        Folder of the outputs.
+    run
+        The run.
+    error_text
+        The sentence that the user sees, and the traceback if there is one.
+
+    Returns
+    -------
+    Path
+        The crash file.
+    """
+    path = output_dir / "logs" / f"crash_{_unique()}_{output_stem(run)[-120:]}.txt"
+    write_text(path, f"{run.relative}\n\n{error_text.rstrip()}\n")
+    return path
+
+
+def _unique() -> str:
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{now}-{os.getpid()}-{secrets.token_hex(4)}"
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{now}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -1,0 +1,110 @@
+"""Where outputs lie, what they are called, and which folders must never be written to."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from bids_harmonize.bids.atomic import output_error
+from bids_harmonize.bids.runs import Run, output_stem
+from bids_harmonize.errors import UsageError
+
+
+def expand(path: str | Path) -> Path:
+    """Make a path absolute and replace a leading ``~``; symbolic links are not followed.
+
+    Raises
+    ------
+    UsageError
+        If ``~`` has no meaning, as for a user without home folder.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: there is no home folder for ~; write the path in full.") from error
+
+
+def output_path(output_dir: Path, run: Run) -> Path:
+    """The harmonized image of a run.
+
+    All entities of the source are kept in their order, ``desc-harmonized`` comes last and replaces another
+    ``desc``, the suffix is the source's (``inplaneT2`` too), the format is always ``.nii.gz``.
+    """
+    folders = [f"{key}-{run.entities[key]}" for key in ("sub", "ses") if key in run.entities]
+    return output_dir.joinpath(*folders, run.datatype, f"{output_stem(run)}.nii.gz")
+
+
+def sidecar_path(output: Path) -> Path:
+    """The JSON file beside a harmonized image."""
+    return _beside(output, ".json")
+
+
+def transform_path(output: Path) -> Path:
+    """The file of tone curves beside a harmonized image; `.bidsignore` hides it from validators."""
+    return _beside(output, "_curves.safetensors")
+
+
+def prepare_output(output_dir: Path, dataset: Path, *, work_dir: Path | None = None) -> None:
+    """Check the output and work folders, then make the output folder and try it.
+
+    Raises
+    ------
+    UsageError
+        As `check_locations` does.
+    CannotCreate, InputOutputError
+        If the output folder cannot be made or written.
+    """
+    check_locations(output_dir, dataset, work_dir=work_dir)
+    probe = output_dir / f".tmp-{secrets.token_hex(8)}"
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise output_error(output_dir, error) from error
+
+
+def check_locations(output_dir: Path, dataset: Path, *, work_dir: Path | None = None) -> None:
+    """Refuse output and work folders that would change the input; nothing is written.
+
+    The output may lie in ``<dataset>/derivatives/NAME``, or contain the dataset, but not be it or lie
+    elsewhere in it; the work folder may not lie in the dataset at all.
+
+    Raises
+    ------
+    UsageError
+        If a folder is refused.
+    """
+    inside = inside_dataset(output_dir, dataset)
+    if inside == ():
+        raise UsageError(f"The output folder {output_dir} is the input dataset; name another.")
+    if inside and (inside[0] != "derivatives" or len(inside) == 1):
+        where = dataset / "derivatives" / "bids-harmonize"
+        raise UsageError(f"The output folder {output_dir} lies in the input; use {where} or one outside.")
+    if work_dir is not None and inside_dataset(work_dir, dataset) is not None:
+        raise UsageError(f"The work folder {work_dir} lies in the input dataset; name one outside.")
+
+
+def inside_dataset(path: Path, dataset: Path) -> tuple[str, ...] | None:
+    """The folders that lead from a dataset to a path in it, none for the dataset itself; None if outside.
+
+    Links are followed for the comparison only, and folders are compared by identity, so that a second name of
+    the dataset (a bind mount, another spelling in upper and lower case) is recognized.
+    """
+    real = Path(os.path.realpath(path))
+    for folder in (real, *real.parents):
+        if folder == Path(os.path.realpath(dataset)) or _same(folder, dataset):
+            return real.relative_to(folder).parts
+    return None
+
+
+def _same(folder: Path, dataset: Path) -> bool:
+    try:
+        return os.path.samefile(folder, dataset)
+    except OSError:
+        return False
+
+
+def _beside(output: Path, ending: str) -> Path:
+    return output.with_name(output.name.removesuffix(".nii.gz") + ending)

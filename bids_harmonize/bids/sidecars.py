@@ -1,0 +1,153 @@
+"""Acquisition metadata of one run: read by inheritance, and what of it stays true after harmonization."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bids_harmonize.bids.jsonfile import read_object
+from bids_harmonize.bids.runs import Run, parse_name
+from bids_harmonize.errors import BadData
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: object) -> bool:
+    return _text(value) or (isinstance(value, list) and all(map(_text, value)))
+
+
+def _flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _positive(value: object) -> bool:
+    return _number(value) and value > 0  # type: ignore[operator]
+
+
+def _angle(value: object) -> bool:
+    return _positive(value) and value <= 360  # type: ignore[operator]
+
+
+def _one_of(*allowed: str) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and value in allowed
+
+
+INHERITED: Mapping[str, Callable[[object], bool]] = {
+    **dict.fromkeys(
+        (
+            "Manufacturer",
+            "ManufacturersModelName",
+            "DeviceSerialNumber",
+            "StationName",
+            "SoftwareVersions",
+            "InstitutionName",
+            "InstitutionAddress",
+            "InstitutionalDepartmentName",
+            "ReceiveCoilName",
+            "ReceiveCoilActiveElements",
+            "GradientSetType",
+            "MRTransmitCoilSequence",
+            "MatrixCoilMode",
+            "CoilCombinationMethod",
+            "BodyPart",
+            "BodyPartDetails",
+            "PulseSequenceType",
+            "SequenceName",
+            "PulseSequenceDetails",
+            "ParallelAcquisitionTechnique",
+            "PartialFourierDirection",
+            "ContrastBolusIngredient",
+        ),
+        _text,
+    ),
+    **dict.fromkeys(("ScanningSequence", "SequenceVariant", "ScanOptions"), _texts),
+    **dict.fromkeys(("NonlinearGradientCorrection", "MTState", "SpoilingState", "WaterSuppression"), _flag),
+    **dict.fromkeys(("PartialFourier", "ParallelReductionFactorInPlane", "NumberShots"), _number),
+    **dict.fromkeys(
+        (
+            "MagneticFieldStrength",
+            "EchoTime",
+            "RepetitionTime",
+            "InversionTime",
+            "SliceThickness",
+            "DwellTime",
+        ),
+        _positive,
+    ),
+    "FlipAngle": _angle,
+    "MRAcquisitionType": _one_of("1D", "2D", "3D"),
+    "PhaseEncodingDirection": _one_of("i", "i-", "j", "j-", "k", "k-"),
+}
+"""Metadata that say how the scan was made, each with the check that its value must pass.
+
+What describes the voxel values (units, scaling), the file (hashes, names, dates) or another image is not true
+of the harmonized image and is not here.
+"""
+
+
+def read_metadata(run: Run) -> dict[str, Any]:
+    """Read a run's metadata by the inheritance principle of BIDS.
+
+    From the dataset's root to the run's own folder, every JSON file counts that has the run's suffix and no
+    entity that the run lacks. The nearer file overrides the farther key by key, and in one folder the one
+    with more entities.
+
+    Parameters
+    ----------
+    run
+        The run.
+
+    Returns
+    -------
+    dict
+        The metadata; empty where there is no sidecar.
+
+    Raises
+    ------
+    BadData
+        If a sidecar that counts was not fetched, or is not a JSON object in UTF-8.
+    """
+    metadata: dict[str, Any] = {}
+    folders = [run.dataset.joinpath(*run.relative.parts[:depth]) for depth in range(len(run.relative.parts))]
+    for folder in folders:
+        for sidecar in _sidecars(run, folder):
+            metadata |= read_object(sidecar)
+    return metadata
+
+
+def inherited_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of a run's metadata what stays true of its harmonized image.
+
+    ``SkullStripped`` is always in the result, false unless the input says true. A value of the wrong type,
+    which a validator would refuse, is left out.
+    """
+    kept = {key: metadata[key] for key, fits in INHERITED.items() if key in metadata and fits(metadata[key])}
+    return {"SkullStripped": metadata.get("SkullStripped") is True, **kept}
+
+
+def _sidecars(run: Run, folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(f"{run.suffix}.json")]
+    except OSError as error:
+        raise BadData(f"{folder} cannot be read: {error.strerror}.") from error
+    counted = [(len(entities), name) for name in names if (entities := _entities(run, name)) is not None]
+    return [folder / name for _, name in sorted(counted)]
+
+
+def _entities(run: Run, name: str) -> dict[str, str] | None:
+    if name == f"{run.suffix}.json":
+        return {}
+    parsed = parse_name(name)
+    if parsed is None or parsed[1:] != (run.suffix, ".json"):
+        return None
+    return parsed[0] if parsed[0].items() <= run.entities.items() else None

@@ -1,0 +1,602 @@
+"""The command line: arguments in, `Options` and exit codes out.
+
+Only the standard library is imported here, so that ``--help`` and ``--version`` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from bids_harmonize.errors import BadLevel, HarmonizeError, InputOutputError, NoInput, UsageError
+from bids_harmonize.version import version
+
+PROGRAM = "bids-harmonize"
+LEVELS = ("participant", "group", "train")
+MODALITIES = ("T1w", "T2w", "inplaneT2")
+DEFAULT_MODALITIES = ("T1w", "T2w")
+# torch takes seeds of 64 bits with a sign.
+MAX_SEED = 2**63 - 1
+# Shells report a process that a signal ended as 128 + its number.
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+# BIDS 1.11 has letters, digits and plus signs; hyphens are met with, and harmless. `*` or `../` are not: they
+# would select or write something else altogether.
+_LABEL = re.compile(r"[0-9a-zA-Z+][0-9a-zA-Z+-]*")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+_MEMORY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmgt]?)(i?)(b?)", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_ORDER = "BIDS_DIR OUTPUT_DIR ANALYSIS_LEVEL come first: an option that takes a list takes all that follows"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What one call of the program is asked to do.
+
+    Attributes
+    ----------
+    bids_dir, output_dir : Path
+        Input dataset and derivatives folder: absolute, symbolic links kept.
+    level : str
+        ``participant``, ``group`` or ``train``.
+    participants, excluded, sessions : tuple of str
+        Labels without ``sub-`` and ``ses-``; empty means no filter.
+    bids_filters : Mapping
+        Content of the filter file: suffix in lower case to a mapping of entity to value.
+    modalities : tuple of str
+        Suffixes to harmonize.
+    skip_validation : bool
+        Leave out the check that the input is valid BIDS.
+    database_dir : Path or None
+        A PyBIDS database to open.
+    n_cpus, omp_nthreads : int
+        CPUs in all, and threads for one run.
+    mem_bytes : int or None
+        Upper bound on memory, in bytes; None means no bound.
+    work_dir : Path or None
+        Folder for temporary files.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    dry_run, force, stop_on_first_crash, reports_only, save_transform : bool
+        The switches of the same names.
+    seed : int
+        Seed of every random number.
+    models : tuple of str
+        Names of bundled models, or absolute paths of weight files; empty means the bundled ones.
+    reference_size : int
+        Number of scans in the reference group (level ``train``).
+    steps : int or None
+        Number of training steps (level ``train``); None means the trainer's own.
+    verbosity : int
+        How often ``-v`` was given.
+    command : tuple of str
+        The command line as typed.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    level: str
+    participants: tuple[str, ...]
+    excluded: tuple[str, ...]
+    sessions: tuple[str, ...]
+    bids_filters: Mapping[str, Mapping[str, Any]]
+    modalities: tuple[str, ...]
+    skip_validation: bool
+    database_dir: Path | None
+    n_cpus: int
+    omp_nthreads: int
+    mem_bytes: int | None
+    work_dir: Path | None
+    device: str
+    dry_run: bool
+    force: bool
+    stop_on_first_crash: bool
+    seed: int
+    reports_only: bool
+    save_transform: bool
+    models: tuple[str, ...]
+    reference_size: int
+    steps: int | None
+    verbosity: int
+    command: tuple[str, ...]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code; ``argv`` defaults to the arguments of this process."""
+    try:
+        with _sigterm_unwinds():
+            code = _run(argv)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
+    except HarmonizeError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except _Terminated:
+        return _complain("terminated", TERMINATED)
+    except BrokenPipeError:
+        _settle_stdout()
+        return _complain("standard output was closed before the end", InputOutputError.exit_code)
+    except OSError as error:
+        _settle_stdout()
+        where = f": {error.filename}" if error.filename else ""
+        return _complain(f"{error.strerror or error}{where}", InputOutputError.exit_code)
+
+
+def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
+    """Turn arguments into `Options`.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        The arguments, without the program's name.
+    program : str
+        The program's name as typed, for the record.
+
+    Raises
+    ------
+    UsageError
+        If an argument is unknown, missing or malformed.
+    BadLevel
+        If the analysis level is none of `LEVELS`.
+    NoInput
+        If the dataset or the filter file does not exist or cannot be read.
+    """
+    given = parser().parse_args(argv)
+    if not os.path.isdir(given.bids_dir):
+        raise NoInput(f"the dataset {given.bids_dir} does not exist, or is not a folder")
+    n_cpus = given.n_cpus or default_cpus(os.environ)
+    return Options(
+        bids_dir=given.bids_dir,
+        output_dir=given.output_dir,
+        level=given.analysis_level,
+        participants=_unique(given.participant_label),
+        excluded=_unique(given.exclude_participant_label),
+        sessions=_unique(given.session_label),
+        bids_filters=read_filters(given.bids_filter_file) if given.bids_filter_file else {},
+        modalities=_unique(given.modalities) or DEFAULT_MODALITIES,
+        skip_validation=given.skip_bids_validation,
+        database_dir=given.bids_database_dir,
+        n_cpus=n_cpus,
+        omp_nthreads=given.omp_nthreads or n_cpus,
+        mem_bytes=given.mem,
+        work_dir=given.work_dir,
+        device=given.device,
+        dry_run=given.dry_run,
+        force=given.force,
+        stop_on_first_crash=given.stop_on_first_crash,
+        seed=given.seed,
+        reports_only=given.reports_only,
+        save_transform=given.save_transform,
+        models=_unique(given.model),
+        reference_size=given.reference_size,
+        steps=given.steps,
+        verbosity=given.verbose,
+        command=(program, *argv),
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the argument parser, from which the Boutiques descriptor is checked too."""
+    top = _Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} BIDS_DIR OUTPUT_DIR {{{','.join(LEVELS)}}} [options]",
+        description="Harmonize T1w and T2w MRI scans: give every scan of a BIDS dataset the intensities of "
+        "one reference group, and leave its anatomy as it is.",
+        epilog="Options that take a list may be repeated. Every option may be spelled with underscores "
+        "(--participant_label). Exit codes: 0 all done, 16 input is not valid BIDS, 17 bad level, "
+        "18 nothing selected, 64 usage, 65 bad data (some run failed), 66 no input, 73 cannot create output, 74 I/O error.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    _add_positionals(top.add_argument_group("what to do"))
+    _add_selection(top.add_argument_group("which scans"))
+    _add_input(top.add_argument_group("how the input is read"))
+    _add_harmonization(top.add_argument_group("how it is harmonized"))
+    _add_resources(top.add_argument_group("resources"))
+    _add_control(top.add_argument_group("control"))
+    _add_training(top.add_argument_group("level train only"))
+    _add_information(top.add_argument_group("information"))
+    return top
+
+
+def read_filters(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a BIDS filter file, in fMRIPrep's format.
+
+    Parameters
+    ----------
+    path : Path
+        A JSON file: an object of objects, for example ``{"t1w": {"acquisition": "mprage"}}``.
+
+    Raises
+    ------
+    NoInput
+        If the file does not exist or cannot be read.
+    UsageError
+        If its content is not a JSON object of objects.
+    """
+    try:
+        # utf-8-sig: editors on Windows put a byte order mark in front.
+        filters = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise NoInput(f"the BIDS filter file {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the BIDS filter file {path} is not JSON in UTF-8: {error}") from error
+    if not isinstance(filters, dict):
+        raise UsageError(f"the BIDS filter file {path} must hold a JSON object")
+    for key, value in filters.items():
+        if not isinstance(value, dict):
+            raise UsageError(f"the BIDS filter file {path} must hold an object under the key {key!r}")
+    return filters
+
+
+def default_cpus(environ: Mapping[str, str]) -> int:
+    """Return the number of CPUs this process may use: what SLURM allots, else the affinity mask."""
+    try:
+        return _positive(environ["SLURM_CPUS_PER_TASK"].strip())
+    except (KeyError, argparse.ArgumentTypeError):
+        pass
+    # macOS has no affinity masks.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        hint = f" ({_ORDER})" if "are required:" in message else ""
+        raise UsageError(f"{message}{hint}; see {PROGRAM} --help")
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        options = parse(sys.argv[1:], program=sys.argv[0]) if argv is None else parse(argv)
+    except SystemExit as stop:
+        # --help and --version have printed what they print.
+        return int(stop.code or 0)
+    from bids_harmonize.app import run
+
+    return run(options)
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that half-written files are removed.
+
+    Without it, the first process of a container, which the kernel shields from unhandled signals, would
+    ignore ``docker stop`` until it is killed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complain(sentence: str, code: int) -> int:
+    if sys.stderr is not None:
+        print(f"{PROGRAM}: error: {sentence}", file=sys.stderr)
+    return code
+
+
+def _settle_stdout() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Python flushes once more when it exits, and would fail there again, with an exit code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _add_positionals(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("bids_dir", metavar="BIDS_DIR", type=_path, help="the BIDS dataset; never written to")
+    group.add_argument(
+        "output_dir", metavar="OUTPUT_DIR", type=_path, help="the BIDS derivatives folder to write"
+    )
+    group.add_argument(
+        "analysis_level",
+        metavar="ANALYSIS_LEVEL",
+        type=_level,
+        choices=LEVELS,
+        help="participant: harmonize every scan; group: report on all of them together; "
+        "train: learn a model from the reference group in BIDS_DIR",
+    )
+
+
+def _add_selection(group: argparse._ArgumentGroup) -> None:
+    _add_list(
+        group,
+        "--participant-label",
+        metavar="LABEL",
+        type=_label("sub-"),
+        help="participants to process, with or without sub- (default: all)",
+    )
+    _add_list(
+        group,
+        "--exclude-participant-label",
+        metavar="LABEL",
+        type=_label("sub-"),
+        help="participants to leave out, with or without sub- (default: none)",
+    )
+    _add_list(
+        group,
+        "--session-label",
+        aliases=("--session-id",),
+        metavar="LABEL",
+        type=_label("ses-"),
+        help="sessions to process, with or without ses-; also --session-id (default: all)",
+    )
+    _add_list(
+        group,
+        "--modalities",
+        metavar="SUFFIX",
+        choices=MODALITIES,
+        help=f"suffixes to process, of {', '.join(MODALITIES)} (default: {' '.join(DEFAULT_MODALITIES)})",
+    )
+    _add(
+        group,
+        "--bids-filter-file",
+        metavar="FILE",
+        type=_path,
+        help='JSON file of entities to select by, such as {"t1w": {"acquisition": "mprage"}}; '
+        'null: entity absent, "*": any value',
+    )
+
+
+def _add_input(group: argparse._ArgumentGroup) -> None:
+    _add(
+        group,
+        "--skip-bids-validation",
+        aliases=("--skip-bids-validator",),
+        action="store_true",
+        help="do not check that BIDS_DIR is valid BIDS; also --skip-bids-validator",
+    )
+    _add(
+        group,
+        "--bids-database-dir",
+        metavar="DIR",
+        type=_path,
+        help="PyBIDS database of BIDS_DIR to open (default: index BIDS_DIR anew)",
+    )
+
+
+def _add_harmonization(group: argparse._ArgumentGroup) -> None:
+    _add_list(
+        group,
+        "--model",
+        metavar="MODEL",
+        type=_model,
+        help="names of bundled models, or .safetensors files, to use instead of the bundled models",
+    )
+    _add(
+        group,
+        "--save-transform",
+        action="store_true",
+        help="also write the tone curves of every scan, from which the result can be made again",
+    )
+    _add(group, "--seed", metavar="N", type=_seed, default=0, help="seed of every random number (default: 0)")
+
+
+def _add_resources(group: argparse._ArgumentGroup) -> None:
+    _add(
+        group,
+        "--device",
+        metavar="DEVICE",
+        type=_device,
+        default="auto",
+        help="auto, cpu, cuda or cuda:N; auto is cuda where there is one (default: auto)",
+    )
+    _add(
+        group,
+        "--n-cpus",
+        aliases=("--nprocs",),
+        metavar="N",
+        type=_positive,
+        help="number of CPUs; also --nprocs (default: $SLURM_CPUS_PER_TASK, else those this process may use)",
+    )
+    _add(
+        group,
+        "--omp-nthreads",
+        metavar="N",
+        type=_positive,
+        help="number of threads for one scan (default: the number of CPUs)",
+    )
+    _add(
+        group,
+        "--mem",
+        metavar="SIZE",
+        type=parse_memory,
+        help="upper bound on memory: 8GB, 8000MB, 7.5GiB; a plain number is in MB (default: no bound)",
+    )
+    _add(group, "-w", "--work-dir", metavar="DIR", type=_path, help="folder for temporary files")
+
+
+def _add_control(group: argparse._ArgumentGroup) -> None:
+    _add(
+        group,
+        "--dry-run",
+        action="store_true",
+        help="list the scans and the files to write, and write nothing",
+    )
+    _add(group, "--force", action="store_true", help="do again what is already done")
+    _add(group, "--stop-on-first-crash", action="store_true", help="stop at the first scan that fails")
+    _add(
+        group,
+        "--reports-only",
+        action="store_true",
+        help="only write the reports, from results that are there",
+    )
+    _add(
+        group,
+        "--notrack",
+        action="store_true",
+        help="does nothing: this program never sends anything anywhere",
+    )
+
+
+def _add_training(group: argparse._ArgumentGroup) -> None:
+    _add(
+        group,
+        "--reference-size",
+        metavar="N",
+        type=_positive,
+        default=13,
+        help="number of scans, the best ones, that make the reference group (default: 13)",
+    )
+    _add(
+        group,
+        "--steps",
+        metavar="N",
+        type=_positive,
+        help="number of training steps (default: the trainer's)",
+    )
+
+
+def _add_information(group: argparse._ArgumentGroup) -> None:
+    _add(group, "-v", "--verbose", action="count", default=0, help="say more; -vv says most")
+    _add(
+        group,
+        "--version",
+        action="version",
+        version=f"{PROGRAM} {version()}",
+        help="print the version and exit",
+    )
+    _add(group, "-h", "--help", action="help", help="print this text and exit")
+
+
+def _add_list(
+    group: argparse._ArgumentGroup, name: str, *, aliases: Sequence[str] = (), **settings: Any
+) -> None:
+    _add(group, name, aliases=aliases, nargs="+", action="extend", default=[], **settings)
+
+
+def _add(group: argparse._ArgumentGroup, *names: str, aliases: Sequence[str] = (), **settings: Any) -> None:
+    """Add an option under its names and, hidden from the help, under its aliases and underscore spellings."""
+    action = group.add_argument(*names, **settings)
+    underscored = (f"--{name[2:].replace('-', '_')}" for name in (*names, *aliases) if name.startswith("--"))
+    hidden = [name for name in (*aliases, *underscored) if name not in names]
+    if hidden:
+        group.add_argument(*hidden, **settings | {"dest": action.dest, "help": argparse.SUPPRESS})
+
+
+def _level(text: str) -> str:
+    if text not in LEVELS:
+        raise BadLevel(
+            f"the analysis level {text!r} is none of {', '.join(LEVELS)}; "
+            "the order is BIDS_DIR OUTPUT_DIR ANALYSIS_LEVEL"
+        )
+    return text
+
+
+def _path(text: str) -> Path:
+    # An unset shell variable gives an empty argument, which would be the current folder.
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise argparse.ArgumentTypeError(
+            f"the home folder in {text!r} is not known; write ./~ for a file of that name"
+        )
+    try:
+        # Not resolve(), nor normpath(): behind a symbolic link, `..` is another folder.
+        return Path(expanded).absolute()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is relative to a folder that is gone") from error
+
+
+def _label(prefix: str) -> Callable[[str], str]:
+    def label(text: str) -> str:
+        bare = text.removeprefix(prefix)
+        if not _LABEL.fullmatch(bare):
+            hint = f"; {_ORDER}" if "/" in text else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not a label (letters, digits, + and -){hint}")
+        return bare
+
+    return label
+
+
+def _model(text: str) -> str:
+    is_path = "/" in text or text.startswith("~") or text.endswith(".safetensors")
+    if is_path or not text:
+        return str(_path(text))
+    return text
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+    return text
+
+
+def parse_memory(text: str) -> int:
+    """Turn a size such as ``8GB`` into bytes.
+
+    Parameters
+    ----------
+    text : str
+        A number and a unit: k, M, G, T or kB, MB, GB, TB (powers of 1000), KiB, MiB, GiB, TiB (powers of
+        1024), or B. Without a unit: MB, as in the ``--mem-mb`` of other apps.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is not such a size, or less than one byte.
+    """
+    match = _MEMORY.fullmatch(text.strip())
+    if match is None or (match[3] and not match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 8GB, 8000MB or 7.5GiB")
+    unit = match[2] if match[2] or match[4] else "M"
+    size = int(Decimal(match[1]) * (1024 if match[3] else 1000) ** _POWER[unit.lower()])
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} leaves no memory at all")
+    return size
+
+
+def _positive(text: str) -> int:
+    number = _whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than 1")
+    return number
+
+
+def _seed(text: str) -> int:
+    number = _whole(text)
+    if number > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_SEED}")
+    return number
+
+
+def _whole(text: str) -> int:
+    # int() alone would take 1_0 and the digits of every script, and refuses more than 4300 of them.
+    if not re.fullmatch("[0-9]{1,30}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def _unique(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))

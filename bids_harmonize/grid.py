@@ -1,0 +1,196 @@
+"""Splat and slice: the bilateral grid between a volume and its tone curves.
+
+A volume, scaled to a bright value of about 1, is splatted into cells of about 8 mm, each with a soft histogram
+of its intensities. The network turns the histograms into one tone curve per cell. Slicing looks every voxel's own
+value up in the curves around it: linear in intensity, trilinear in space (after Chen, Paris and Durand 2007,
+doi:10.1145/1276377.1276506, and Gharbi et al. 2017, doi:10.1145/3072959.3073592).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CELL_MM = 8.0
+# Knots of a curve: intensities 0 to BRIGHTEST in equal steps. Brighter voxels follow the last segment on.
+KNOTS = 49
+BRIGHTEST = 1.6
+STEP = BRIGHTEST / (KNOTS - 1)
+# Soft counts are multiples of 1/256, so that float64 sums of them are exact in any order, on any device.
+FRACTIONS = 256
+# Voxels sliced at once; bounds the memory that the coordinates take.
+CHUNK_VOXELS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How a volume of `shape` voxels is divided: `counts` cells along each axis."""
+
+    shape: tuple[int, int, int]
+    counts: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], zooms: Sequence[float], cell_mm: float = CELL_MM) -> Cells:
+        """Cells of about `cell_mm` for a grid with voxels of `zooms` mm."""
+        counts = [max(1, min(n, round(n * zoom / cell_mm))) for n, zoom in zip(shape, zooms, strict=True)]
+        return cls((shape[0], shape[1], shape[2]), (counts[0], counts[1], counts[2]))
+
+    def index(self, axis: int, device: torch.device | str = "cpu") -> Tensor:
+        """The cell that holds each voxel along one axis, int64."""
+        n, m = self.shape[axis], self.counts[axis]
+        return torch.arange(n, device=device) * m // n
+
+    def position(self, axis: int, device: torch.device | str = "cpu") -> Tensor:
+        """Voxel centres in units of cells from the first cell's centre, held inside the outermost centres."""
+        n, m = self.shape[axis], self.counts[axis]
+        centres = (torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (m / n) - 0.5
+        return centres.clamp(0, m - 1)
+
+
+def splat(volume: Tensor, cells: Cells) -> Tensor:
+    """Soft intensity histogram of every cell.
+
+    Parameters
+    ----------
+    volume
+        Scaled intensities, float32, shape ``cells.shape``.
+
+    Returns
+    -------
+    Tensor
+        Counts, float64, shape ``(KNOTS, *cells.counts)``; they sum to the number of voxels, exactly.
+    """
+    device = volume.device
+    row = cells.index(1, device)[:, None] * cells.counts[2] + cells.index(2, device)[None, :]
+    columns = cells.counts[1] * cells.counts[2]
+    first = cells.index(0, device)
+    slabs = [
+        _histogram(volume[first == cell], row, columns) for cell in range(cells.counts[0])
+    ]
+    histogram = torch.stack(slabs).view(*cells.counts, KNOTS)
+    return histogram.permute(3, 0, 1, 2).contiguous()
+
+
+def _histogram(slab: Tensor, row: Tensor, columns: int) -> Tensor:
+    level = (slab * (FRACTIONS / STEP)).round().clamp(0, FRACTIONS * (KNOTS - 1)).to(torch.int64)
+    knot = torch.div(level, FRACTIONS, rounding_mode="floor")
+    fraction = (level - knot * FRACTIONS).to(torch.float64) / FRACTIONS
+    # One spare bin takes the upper share (always 0) of voxels at the last knot.
+    index = (row * (KNOTS + 1) + knot).flatten()
+    size = columns * (KNOTS + 1)
+    count = torch.bincount(index, minlength=size).to(torch.float64)
+    upper = torch.bincount(index, weights=fraction.flatten(), minlength=size)
+    histogram = count - upper
+    histogram[1:] += upper[:-1]
+    return histogram.view(columns, KNOTS + 1)[:, :KNOTS]
+
+
+def curves_from_slopes(slopes: Tensor) -> Tensor:
+    """Tone curves through the origin from the positive slopes of their segments.
+
+    Parameters
+    ----------
+    slopes
+        Shape ``(KNOTS - 1, ...)``, all positive.
+
+    Returns
+    -------
+    Tensor
+        Values at the knots, shape ``(KNOTS, ...)``; the first is 0, so background stays background.
+    """
+    values = torch.cumsum(slopes * STEP, dim=0)
+    return torch.cat([torch.zeros_like(values[:1]), values])
+
+
+def identity_curves(cells: Cells) -> Tensor:
+    """The curves that change nothing."""
+    return curves_from_slopes(torch.ones(KNOTS - 1, *cells.counts, dtype=torch.float32))
+
+
+def slice_points(curves: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+    """Look single voxels up in the curves; differentiable in the curves.
+
+    Parameters
+    ----------
+    curves
+        Shape ``(KNOTS, X, Y, Z)``.
+    positions
+        Shape ``(3, N)``, in units of cells, inside the grid (see `Cells.position`).
+    values
+        Scaled intensities, shape ``(N,)``, not negative.
+    """
+    knot = (values / STEP).floor().clamp(0, KNOTS - 2).to(torch.int64)
+    # Not held below 1: beyond the last knot the last segment goes on.
+    along = values / STEP - knot
+    low = positions.floor().to(torch.int64)
+    far = positions - low
+    flat = curves.reshape(KNOTS, -1)
+    result = torch.zeros_like(values)
+    for corner in np.ndindex(2, 2, 2):
+        weight = torch.ones_like(values)
+        index = torch.zeros_like(knot)
+        for axis, step in enumerate(corner):
+            count = curves.shape[axis + 1]
+            weight = weight * (far[axis] if step else 1 - far[axis])
+            index = index * count + (low[axis] + step).clamp(max=count - 1)
+        below, above = flat[knot, index], flat[knot + 1, index]
+        result = result + weight * (below + along * (above - below))
+    return result
+
+
+def slice_volume(curves: Tensor, cells: Cells, volume: Tensor) -> Tensor:
+    """Look every voxel of a volume up in the curves around it, plane by plane.
+
+    The same function as `slice_points`, ordered so that memory stays bounded and the curves are first
+    interpolated to each plane.
+    """
+    planes = max(1, CHUNK_VOXELS // (cells.shape[1] * cells.shape[2]))
+    result = torch.empty_like(volume)
+    for start in range(0, cells.shape[0], planes):
+        chunk = slice(start, start + planes)
+        result[chunk] = _slice_planes(curves, cells, volume[chunk], chunk)
+    return result
+
+
+def _slice_planes(curves: Tensor, cells: Cells, volume: Tensor, chunk: slice) -> Tensor:
+    device = volume.device
+    position = cells.position(0, device)[chunk]
+    low = position.floor().to(torch.int64)
+    high = (low + 1).clamp(max=cells.counts[0] - 1)
+    share = (position - low)[:, None, None, None]
+    by_plane = curves.permute(1, 0, 2, 3)
+    planes = torch.lerp(by_plane[low], by_plane[high], share)[:, None]
+    coordinates = _sampling_grid(cells, volume)
+    inside = F.grid_sample(planes, coordinates, mode="bilinear", padding_mode="border", align_corners=True)
+    result = inside.view_as(volume)
+    return _extend(result, curves, cells, volume, chunk)
+
+
+def _sampling_grid(cells: Cells, volume: Tensor) -> Tensor:
+    """Coordinates in -1..1 for `grid_sample`, ordered (z cell, y cell, intensity)."""
+    device = volume.device
+    coordinates = torch.empty(volume.shape[0], 1, *volume.shape[1:], 3, device=device)
+    for place, axis in ((0, 2), (1, 1)):
+        span = max(cells.counts[axis] - 1, 1)
+        centred = cells.position(axis, device) * (2 / span) - 1
+        coordinates[..., place] = centred[:, None] if axis == 1 else centred
+    coordinates[:, 0, ..., 2] = (volume / STEP).clamp(max=KNOTS - 1) * (2 / (KNOTS - 1)) - 1
+    return coordinates
+
+
+def _extend(result: Tensor, curves: Tensor, cells: Cells, volume: Tensor, chunk: slice) -> Tensor:
+    """Replace voxels above the last knot, few as they are, by the last segment's continuation."""
+    beyond = volume > BRIGHTEST
+    where = beyond.nonzero(as_tuple=True)
+    if where[0].numel() == 0:
+        return result
+    device = volume.device
+    offsets = (where[0] + chunk.start, where[1], where[2])
+    positions = torch.stack([cells.position(axis, device)[offset] for axis, offset in enumerate(offsets)])
+    result[where] = slice_points(curves, positions, volume[where])
+    return result

@@ -1,0 +1,193 @@
+"""NIfTI in and out, with the grid and the header kept, and a robust intensity scale.
+
+Every check here fails with one sentence that says what is wrong and what to do; the caller adds nothing to it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import Nifti1Image
+from numpy.typing import NDArray
+
+from bids_harmonize.errors import BadData, InputOutputError, NoInput
+
+MILLIMETRES_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+# No scanner's bore is wider; a larger extent means that the header's voxel size is wrong.
+LARGEST_EXTENT_MM = 1500.0
+# Ringing, and noise around zero, leave a little signal below zero; z-scores and Hounsfield units leave much.
+LARGEST_NEGATIVE_SHARE = 0.05
+# Percentiles of more voxels than this do not change in any digit that matters.
+SCALE_SAMPLE = 1_000_000
+
+Voxels = NDArray[np.float32]
+
+
+def open_image(path: Path) -> Nifti1Image:
+    """Open a NIfTI file and check its header; voxels stay on disk.
+
+    Raises
+    ------
+    NoInput
+        The file is not there, is a link to content not yet fetched, or may not be read.
+    BadData
+        The file is no NIfTI image of one real-valued 3-D volume with a usable grid.
+    """
+    _check_readable(path)
+    try:
+        image = nib.load(path)
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError) as error:
+        raise BadData(f"{path} is not a readable NIfTI image ({_reason(error)}); replace the file") from error
+    if not isinstance(image, Nifti1Image):
+        raise BadData(f"{path} is not a NIfTI image; convert it to .nii or .nii.gz")
+    _check_volume(image, path)
+    zooms(image, path)
+    return image
+
+
+def read_voxels(image: Nifti1Image) -> Voxels:
+    """The scaled voxels, float32, in three dimensions; values that are not finite stay as they are.
+
+    Raises
+    ------
+    BadData
+        The data are truncated or corrupt, or the image holds nothing that could be harmonized.
+    """
+    path = image.get_filename() or "the image"
+    try:
+        voxels = np.asarray(image.dataobj, dtype=np.float32)
+    except MemoryError as error:
+        raise BadData(f"{path} needs more memory than there is; give the process more") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise BadData(f"{path} is truncated or corrupt ({_reason(error)}); fetch or convert it again") from error
+    voxels = voxels.reshape(voxels.shape[:3])
+    _check_content(voxels, path)
+    return voxels
+
+
+def as_magnitude(voxels: Voxels) -> tuple[Voxels, int, int]:
+    """Replace what a magnitude image cannot hold by background (0).
+
+    Returns
+    -------
+    voxels, replaced, negative
+        The voxels (the same array where nothing had to be replaced) and how many were not finite and
+        how many negative.
+    """
+    finite = np.isfinite(voxels)
+    replaced = voxels.size - int(np.count_nonzero(finite))
+    negative = int(np.count_nonzero(voxels < 0))
+    if replaced:
+        voxels = np.where(finite, voxels, np.float32(0))
+    if negative:
+        voxels = np.maximum(voxels, np.float32(0))
+    return voxels, replaced, negative
+
+
+def intensity_scale(voxels: Voxels) -> float:
+    """A robust bright value of the tissue: the 99th percentile of the foreground.
+
+    Foreground is what exceeds a tenth of the 99.5th percentile of the positive voxels, so that neither
+    air around the head nor the size of the field of view decides.
+    """
+    stride = max(1, round((voxels.size / SCALE_SAMPLE) ** (1 / 3)))
+    sample = voxels[tuple(slice(None, None, min(stride, n)) for n in voxels.shape)]
+    positive = sample[sample > 0]
+    if positive.size == 0:
+        positive = voxels[voxels > 0]
+    foreground = positive[positive > 0.1 * np.percentile(positive, 99.5)]
+    return float(np.percentile(foreground, 99))
+
+
+def zooms(image: Nifti1Image, path: Path | str | None = None) -> tuple[float, float, float]:
+    """Voxel size along the three array axes, in millimetres whatever unit the header uses."""
+    name = path or image.get_filename() or "the image"
+    unit = MILLIMETRES_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    sizes = np.sqrt(np.sum(np.square(np.asarray(image.affine, dtype=float)[:3, :3]), axis=0)) * unit
+    extents = sizes * image.shape[:3]
+    if not np.all(np.isfinite(image.affine)) or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
+        raise BadData(f"{name} has no valid affine (it is singular or not finite); correct its qform and sform")
+    if np.any(extents > LARGEST_EXTENT_MM):
+        size = " x ".join(f"{extent:.0f}" for extent in extents)
+        raise BadData(f"{name} would measure {size} mm; correct the voxel size or its unit in the header")
+    x, y, z = sizes
+    return float(x), float(y), float(z)
+
+
+def with_voxels(image: Nifti1Image, voxels: Voxels) -> Nifti1Image:
+    """An image of the same class, grid and header as `image`, float32, holding `voxels` unscaled."""
+    header = image.header.copy()
+    header.set_data_dtype(np.float32)
+    header.set_slope_inter(1, 0)
+    # The window stored for the display of the input does not fit the output's scale.
+    header["cal_min"] = header["cal_max"] = 0
+    affine = image.affine
+    result = type(image)(voxels.reshape(image.shape), affine, header)
+    for name in ("qform", "sform"):
+        matrix, code = getattr(image, f"get_{name}")(coded=True)
+        getattr(result, f"set_{name}")(matrix, int(code), update_affine=False)
+    return result
+
+
+def _check_readable(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise NoInput(f"{path} is a link to content that is not here; fetch it with: datalad get {path}")
+    if not path.exists():
+        raise NoInput(f"{path} does not exist")
+    if not path.is_file():
+        raise BadData(f"{path} is not a file")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except PermissionError as error:
+        raise NoInput(f"{path} may not be read; change its permissions") from error
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read ({os.strerror(error.errno or 5)})") from error
+    if empty:
+        raise BadData(f"{path} is empty (0 bytes); fetch or convert it again")
+
+
+def _check_volume(image: Nifti1Image, path: Path) -> None:
+    shape = image.shape
+    if len(shape) < 3 or any(n < 1 for n in shape) or any(n != 1 for n in shape[3:]):
+        size = " x ".join(map(str, shape))
+        raise BadData(f"{path} is not one 3-D volume but {size}; give a single volume")
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None or dtype.kind not in "iuf":
+        raise BadData(f"{path} holds {dtype} voxels (colour or complex); give a magnitude image")
+
+
+def _check_content(voxels: Voxels, path: Path | str) -> None:
+    low, high = _finite_range(voxels, path)
+    if low == high:
+        what = "all zeros" if high == 0 else f"constant ({high:g} everywhere)"
+        raise BadData(f"{path} is {what}; there is nothing to harmonize, replace or leave out the file")
+    if low >= 0:
+        return
+    finite = np.where(np.isfinite(voxels), voxels, np.float32(0))
+    negative = -float(np.sum(finite, where=finite < 0, dtype=np.float64))
+    total = float(np.sum(np.abs(finite), dtype=np.float64))
+    if negative > LARGEST_NEGATIVE_SHARE * total:
+        raise BadData(
+            f"{path} is no magnitude image: {100 * negative / total:.0f} % of its signal is negative "
+            "(z-scores, Hounsfield units or phase?); give the scan as it was reconstructed"
+        )
+
+
+def _finite_range(voxels: Voxels, path: Path | str) -> tuple[float, float]:
+    low, high = float(voxels.min()), float(voxels.max())
+    if np.isfinite(low) and np.isfinite(high):
+        return low, high
+    finite = voxels[np.isfinite(voxels)]
+    if finite.size == 0:
+        raise BadData(f"{path} holds no finite value; replace or leave out the file")
+    return float(finite.min()), float(finite.max())
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
