@@ -31,12 +31,10 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /app /app
-# torch names its cache after the user, and a user id may have no name.
 ENV PATH=/app/bin:$PATH \
     LANG=C.UTF-8 \
     PYTHONNOUSERSITE=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor \
     BIDS_HARMONIZE_CONTAINER=docker
 # -I: neither the folder it is started in nor a PYTHONPATH that Apptainer passes on can put another package in front.
 ENTRYPOINT ["/app/bin/python3", "-I", "-m", "bids_harmonize"]

@@ -199,7 +199,8 @@ def parser() -> argparse.ArgumentParser:
         "one reference group, and leave its anatomy as it is.",
         epilog="Options that take a list may be repeated. Every option may be spelled with underscores "
         "(--participant_label). Exit codes: 0 all done, 16 input is not valid BIDS, 17 bad level, "
-        "18 nothing selected, 64 usage, 65 bad data (some run failed), 66 no input, 73 cannot create output, 74 I/O error.",
+        "18 nothing selected, 64 usage, 65 bad data (some run failed), 66 no input, "
+        "73 cannot create output, 74 I/O error.",
         allow_abbrev=False,
         add_help=False,
     )

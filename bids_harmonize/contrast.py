@@ -85,3 +85,19 @@ class ToneCurve:
         beyond = volume > 1
         mapped[beyond] = 1 + (volume[beyond] - 1) * self.slopes[-1]
         return mapped.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SurroundingGain:
+    """Scalp, fat, neck and air outside the brain brighter or darker, as between sequences."""
+
+    gain: float
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, strength: float = 1.0) -> Self:
+        """Gains between about a third and three."""
+        return cls(float(np.exp(np.clip(rng.normal(0, 0.5), -1.1, 1.1) * strength)))
+
+    def apply(self, volume: NDArray[np.float32], inside: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scale where `inside` (1 in the brain, 0 outside, soft between) is below 1."""
+        return volume * (self.gain + (1 - self.gain) * inside).astype(np.float32)

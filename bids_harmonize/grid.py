@@ -96,15 +96,15 @@ def curves_from_slopes(slopes: Tensor) -> Tensor:
     Parameters
     ----------
     slopes
-        Shape ``(KNOTS - 1, ...)``, all positive.
+        Shape ``(..., KNOTS - 1, X, Y, Z)``, all positive.
 
     Returns
     -------
     Tensor
-        Values at the knots, shape ``(KNOTS, ...)``; the first is 0, so background stays background.
+        Values at the knots, shape ``(..., KNOTS, X, Y, Z)``; the first is 0, so background stays background.
     """
-    values = torch.cumsum(slopes * STEP, dim=0)
-    return torch.cat([torch.zeros_like(values[:1]), values])
+    values = torch.cumsum(slopes * STEP, dim=-4)
+    return F.pad(values, (0, 0, 0, 0, 0, 0, 1, 0))
 
 
 def identity_curves(cells: Cells) -> Tensor:

@@ -30,9 +30,9 @@ class ChannelNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize ``(1, channels, X, Y, Z)``."""
-        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + 1e-6)
-        return (x * scale.to(x.dtype)) * self.gain.view(1, -1, 1, 1, 1).to(x.dtype)
+        """Normalize ``(batch, channels, X, Y, Z)``."""
+        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-6)
+        return x * scale * self.gain.view(1, -1, 1, 1, 1)
 
 
 class Block(nn.Module):
@@ -47,8 +47,8 @@ class Block(nn.Module):
         self.skip = nn.Conv3d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Map ``(1, inputs, X, Y, Z)`` to ``(1, outputs, X, Y, Z)``."""
-        hidden = self.norm(self.first(x)) + self.shift(context).view(1, -1, 1, 1, 1)
+        """Map ``(batch, inputs, X, Y, Z)`` to ``(batch, outputs, X, Y, Z)``."""
+        hidden = self.norm(self.first(x)) + self.shift(context)[:, :, None, None, None]
         return self.skip(x) + self.second(F.silu(hidden))
 
 
@@ -85,9 +85,9 @@ class CurveNetwork(nn.Module):
         self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, histogram: Tensor) -> Tensor:
-        """Tone curves, ``(KNOTS, X, Y, Z)`` float32, from the counts of `splat`, ``(KNOTS, X, Y, Z)``."""
+        """Tone curves, float32, from the counts of `splat`; both ``(batch, KNOTS, X, Y, Z)``."""
         context = self.summary(global_features(histogram))
-        x = cell_features(histogram)[None].contiguous(memory_format=torch.channels_last_3d)
+        x = cell_features(histogram).contiguous(memory_format=torch.channels_last_3d)
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else _coarser(x), context)
@@ -95,22 +95,22 @@ class CurveNetwork(nn.Module):
         for level in reversed(range(len(self.up))):
             finer = _finer(self.project[level](x), skips[level])
             x = self.up[level](skips[level] + finer, context)
-        logits = self.local(x)[0] + self.overall(context).view(-1, 1, 1, 1)
-        return curves_from_slopes(F.softplus(logits.float() + UNIT_SLOPE))
+        logits = self.local(x) + self.overall(context)[:, :, None, None, None]
+        return curves_from_slopes(F.softplus(logits + UNIT_SLOPE))
 
 
 def cell_features(histogram: Tensor) -> Tensor:
     """Square roots of each cell's intensity shares: rare intensities keep weight."""
-    total = histogram.sum(dim=0, keepdim=True).clamp(min=1)
+    total = histogram.sum(dim=1, keepdim=True).clamp(min=1)
     return (histogram / total).sqrt().float()
 
 
 def global_features(histogram: Tensor) -> Tensor:
-    """Density and cumulative histogram of the whole foreground, shape ``(2 * KNOTS,)``."""
-    counts = histogram.sum(dim=(1, 2, 3)).clone()
-    counts[:AIR_KNOTS] = 0
-    density = counts / counts.sum().clamp(min=1)
-    return torch.cat([(density / STEP).sqrt() / 2, density.cumsum(dim=0)]).float()
+    """Density and cumulative histogram of the whole foreground, ``(batch, 2 * KNOTS)``."""
+    counts = histogram.sum(dim=(2, 3, 4)).clone()
+    counts[:, :AIR_KNOTS] = 0
+    density = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.cat([(density / STEP).sqrt() / 2, density.cumsum(dim=1)], dim=1).float()
 
 
 def _coarser(x: Tensor) -> Tensor:
@@ -120,4 +120,4 @@ def _coarser(x: Tensor) -> Tensor:
 
 
 def _finer(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x.float(), size=like.shape[2:], mode="trilinear", align_corners=False).to(like.dtype)
+    return F.interpolate(x, size=like.shape[2:], mode="trilinear", align_corners=False)

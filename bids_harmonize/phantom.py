@@ -2,7 +2,7 @@
 
 The demonstration, the tests and the benchmarks run on it: every person is an analytic head with an anatomy of
 its own, and every site scans its people with its own field strength, sequence, timing, grid, receiver gain,
-shading and noise. The signals are those of `bids_harmonize.contrast`, so the truth behind each voxel is known.
+shading and noise. The signals are those of `bids_harmonize.contrast`, so the truth behind a voxel is known.
 
 Positions are millimetres in RAS+ (right, anterior, superior), times milliseconds, flip angles degrees.
 """
@@ -38,6 +38,7 @@ from bids_harmonize.errors import CannotCreate, HarmonizeError, InputOutputError
 Array = NDArray[np.float32]
 Vector = tuple[float, float, float]
 SequenceName = Literal["spin echo", "spoiled gradient echo", "MPRAGE"]
+Suffix = Literal["T1w", "T2w"]
 
 # Tissues a whole head needs beyond those of the brain; literature values at 3 T, rounded.
 _TISSUES = TISSUES_3T | {
@@ -201,7 +202,7 @@ class Run:
 
     site: str
     session: str | None
-    suffix: Literal["T1w", "T2w"]
+    suffix: Suffix
     extension: str
     dtype: str
     protocol: Protocol
@@ -251,7 +252,8 @@ class _Blob:
         level = np.sqrt(self._level(offsets))
         if self.boxy:
             level = np.sqrt(level)
-        radius = np.sqrt(sum(np.square(u) for u in offsets))
+        x, y, z = offsets
+        radius = np.sqrt(x * x + y * y + z * z)
         result: Array = radius - radius / np.maximum(level, 1e-3)
         return result
 
@@ -269,9 +271,9 @@ class _Blob:
 
     def _level(self, offsets: Sequence[Array]) -> Array:
         """Sum of the squares (boxy: fourth powers) of the offsets in units of the radii; 1 on the surface."""
-        squares = (np.square(u / np.float32(r)) for u, r in zip(offsets, self.radii, strict=True))
-        first, second, third = map(np.square, squares) if self.boxy else squares
-        return first + second + third
+        x, y, z = (np.square(u / np.float32(r)) for u, r in zip(offsets, self.radii, strict=True))
+        level: Array = x * x + y * y + z * z if self.boxy else x + y + z
+        return level
 
 
 _SCALP = _Blob(tissue="muscle", at=(0, 0, 0), radii=(77, 94, 79))
@@ -299,7 +301,7 @@ _FACE_PARTS = (
     _Blob(tissue="muscle", at=(0, 36, -95), radii=(36, 34, 22), pitch=10),
     _Blob(tissue="fat", at=(0, 40, -104), radii=(22, 24, 5), pitch=10),
     _Blob(tissue="air", at=(0, 46, -74), radii=(20, 28, 2.5)),
-    _Blob(tissue="fat", at=(31, 58, -22), radii=(18, 27, 17), mirrored=True),
+    _Blob(tissue="fat", at=(31, 54, -22), radii=(17, 25, 16), mirrored=True),
     _Blob(tissue="muscle", at=(31, 55, -10), radii=(4, 18, 2), mirrored=True, pitch=-8),
     _Blob(tissue="muscle", at=(31, 55, -34), radii=(4, 18, 2), mirrored=True, pitch=8),
     _Blob(tissue="muscle", at=(21, 53, -22), radii=(2, 18, 4), mirrored=True),
@@ -358,7 +360,7 @@ _VENTRICLES = (
 )
 
 
-def head_labels(seed: int, person: int = 0, *, spacing: float = 1.5) -> Head:
+def head_labels(seed: int, person: int = 0, *, spacing: float = 1.75) -> Head:
     """Draw a person.
 
     Parameters
@@ -375,9 +377,13 @@ def head_labels(seed: int, person: int = 0, *, spacing: float = 1.5) -> Head:
     """
     rng = np.random.default_rng((seed, person, 1))
     canvas = _Canvas.blank(spacing, rng)
-    surface = _draw_outer_layers(canvas)
+    thickness = rng.uniform(5.6, 7.0) + 0.8 * canvas.field(rng, 70)
+    # Slab by slab the fields fit into the processor's cache, which halves the time.
+    for first in range(0, len(thickness), 8):
+        slab = canvas.slab(first, first + 8)
+        surface = _draw_outer_layers(slab)
+        _draw_skull(slab, surface, thickness[first : first + 8])
     _draw_blobs(canvas, _SPINE, rng, variation=0.02)
-    _draw_skull(canvas, surface, rng)
     _draw_blobs(canvas, _FACE_PARTS, rng, variation=0.05)
     _draw_cerebrum(canvas, rng)
     _draw_cerebellum(canvas)
@@ -428,6 +434,12 @@ class _Canvas:
             shape = self.labels[box].shape
         return _waves_on_grid(shape, affine, rng, wavelength=wavelength, count=4)
 
+    def slab(self, first: int, last: int) -> _Canvas:
+        """The part between two indices of the first axis; what is painted there is painted here."""
+        affine = self.affine.copy()
+        affine[0, 3] += first * affine[0, 0]
+        return _Canvas(labels=self.labels[first:last], points=self.points[:, first:last], affine=affine)
+
     def paint(self, where: NDArray[np.bool_], tissue: str, box: tuple[slice, ...] = ()) -> None:
         self.labels[box][where] = LABELS.index(tissue)
 
@@ -460,12 +472,11 @@ def _draw_outer_layers(canvas: _Canvas) -> Array:
     return surface
 
 
-def _draw_skull(canvas: _Canvas, surface: Array, rng: np.random.Generator) -> None:
+def _draw_skull(canvas: _Canvas, surface: Array, thickness: Array) -> None:
     points = canvas.points
     vault = _intersection(_CRANIUM.distance(points), -points[2] - 24 + 0.06 * points[1], 12)
     cavity = _union(vault, _both_sides(_TEMPORAL_FOSSA, points), 5)
     cavity = _union(cavity, _POSTERIOR_FOSSA.distance(points), 5)
-    thickness = rng.uniform(5.6, 7.0) + 0.8 * canvas.field(rng, 70)
     canvas.paint((cavity < thickness) & (points[2] > -72) & (surface < -4.5), "bone")
     diploe = (cavity > 1.9) & (cavity < thickness - 1.7) & (points[2] > -14)
     canvas.paint(diploe, "marrow")
@@ -500,14 +511,17 @@ def _sulci(canvas: _Canvas, box: tuple[slice, slice, slice], depth: Array, rng: 
     folding = _waves(upright, rng, wavelength=24, count=10)
     slope = np.sqrt(sum(np.square(g) for g in np.gradient(folding, np.float32(canvas.affine[0, 0]))))
     floor = rng.uniform(13, 17) + 4 * canvas.field(rng, 35, box)
-    result: Array = np.abs(folding) / (slope + 0.02) - 0.7 + 1.2 * np.maximum(0, depth - floor)
+    result: Array = np.abs(folding) / (slope + 0.02) - 0.8 + 1.2 * np.maximum(0, depth - floor)
     return result
 
 
 def _sylvian_fissure(points: Array) -> Array:
+    """Distance to a wavy sheet from the side of the brain to the insula."""
     x, y, z = points
     beyond = np.maximum(0, 36 - np.abs(x)) + np.maximum(0, np.abs(y + 2) - 30)
-    return np.asarray(np.abs(z + 4 + 0.35 * y) * 0.94 + beyond, dtype=np.float32)
+    sheet = z + 4 + 0.35 * y + 2.5 * np.sin(x / 5 + y / 12)
+    result: Array = 0.85 * np.abs(sheet) + beyond
+    return result
 
 
 def _draw_cerebellum(canvas: _Canvas) -> None:
@@ -571,8 +585,8 @@ def _waves_on_grid(
     total = np.tensordot(np.cos(plane), np.cos(row), (0, 0)) - np.tensordot(
         np.sin(plane), np.sin(row), (0, 0)
     )
-    field: Array = total * np.float32(math.sqrt(2 / count))
-    return field
+    result: Array = total * np.float32(math.sqrt(2 / count))
+    return result
 
 
 def _deform(points: Array, affine: NDArray[np.float64], rng: np.random.Generator) -> Array:
@@ -590,7 +604,8 @@ def _deform(points: Array, affine: NDArray[np.float64], rng: np.random.Generator
 
 def _texture(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 1.2, truncate=3)
-    return 1 + 0.025 * noise / noise.std()
+    texture: Array = 1 + 0.025 * noise / noise.std()
+    return texture
 
 
 def _pose(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -660,9 +675,10 @@ def _shading(grid: Grid, receiver: Receiver, rng: np.random.Generator) -> Array:
 
 def _resample(volume: NDArray[Any], affine: NDArray[np.float64], grid: Grid, *, order: int) -> NDArray[Any]:
     matrix = np.linalg.inv(affine) @ grid.affine
-    return ndimage.affine_transform(
+    resampled: NDArray[Any] = ndimage.affine_transform(
         volume, matrix[:3, :3], offset=matrix[:3, 3], output_shape=grid.shape, order=order, prefilter=False
     )
+    return resampled
 
 
 # --- The dataset ------------------------------------------------------------------------------------------
@@ -809,6 +825,7 @@ def write_phantom(folder: Path, *, seed: int = 0, sites: int = 4, people_per_sit
 
 def _runs_of(seed: int, person: int, site_number: int) -> list[Run]:
     site = _site(seed, site_number)
+    scans: tuple[tuple[Suffix, _Scan], ...] = (("T1w", site.t1w), ("T2w", site.t2w))
     return [
         Run(
             site=_site_name(site_number),
@@ -821,7 +838,7 @@ def _runs_of(seed: int, person: int, site_number: int) -> list[Run]:
             receiver=scan.receiver,
             seeds=(seed, person),
         )
-        for suffix, scan in (("T1w", site.t1w), ("T2w", site.t2w))
+        for suffix, scan in scans
     ]
 
 
@@ -854,7 +871,7 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
         raise CannotCreate(f"The folder {folder} cannot be created: {error.strerror}.") from error
     if occupied and _phantom_key(folder) != description["Phantom"]:
         raise CannotCreate(
-            f"The folder {folder} is not empty and does not hold this phantom; choose another folder or empty it."
+            f"The folder {folder} is not empty and does not hold this phantom; choose another one."
         )
 
 
@@ -884,10 +901,10 @@ def _description(seed: int, sites: int, people_per_site: int) -> dict[str, Any]:
 _README = """# Digital multi-site head phantom
 
 No person was scanned. Every participant is a drawn head with an anatomy of its own; every site scans its
-participants with its own field strength, sequence, timing, voxel grid, receiver gain, shading and Rician noise.
-The signals follow the equations of the spin echo, the spoiled gradient echo and the inversion-prepared gradient
-echo, with the times given in the sidecars. The file `dataset_description.json` holds the seed and the numbers of
-sites and people from which `python -m bids_harmonize.phantom` writes the same dataset again.
+participants with its own field strength, sequence, timing, voxel grid, receiver gain, shading and noise.
+The signals follow the equations of the spin echo, the spoiled gradient echo and the inversion-prepared
+gradient echo, with the times given in the sidecars. The file `dataset_description.json` holds the seed and
+the numbers of sites and people from which `python -m bids_harmonize.phantom` writes the same dataset again.
 """
 
 _PARTICIPANTS_JSON = {
@@ -896,7 +913,7 @@ _PARTICIPANTS_JSON = {
 }
 
 
-# At the root of the dataset, so that every run inherits it. The BIDS validator recommends each of these fields.
+# At the root of the dataset, so that every run inherits it; the BIDS validator recommends each field.
 _SIDECAR_OF_ALL: dict[str, Any] = {
     "BodyPart": "HEAD",
     "Modality": "MR",
@@ -937,7 +954,7 @@ def _write_run(folder: Path, run: Run, head: Head) -> None:
     content = image.to_bytes()
     path = folder / run.path
     # A time stamp in the gzip header would make every copy of the dataset differ.
-    _write(path, gzip.compress(content, 4, mtime=0) if run.extension.endswith(".gz") else content)
+    _write(path, gzip.compress(content, 1, mtime=0) if run.extension.endswith(".gz") else content)
     _write_json(path.with_name(path.name.removesuffix(run.extension) + ".json"), _sidecar(run))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +95,16 @@ def test_descriptor_has_every_option_once() -> None:
     assert {"bids_dir", "participant_label", "work_dir", "mem", "notrack", "steps"} < set(ids)
 
 
-def test_boutiques_accepts_the_descriptor() -> None:
+def test_boutiques_accepts_the_descriptor(tmp_path: Path) -> None:
     pytest.importorskip("boutiques")
-    from boutiques.validator import validate_descriptor
+    from boutiques.bosh import bosh
+    from boutiques.validator import DescriptorValidationError
 
-    assert validate_descriptor(str(DESCRIPTOR))["name"] == cli.PROGRAM
+    bosh(["validate", str(DESCRIPTOR)])
+    broken = tmp_path / "broken.json"
+    broken.write_text(DESCRIPTOR.read_text(encoding="utf-8").replace('"Flag"', '"Banner"'))
+    with pytest.raises(DescriptorValidationError):
+        bosh(["validate", str(broken)])
 
 
 def test_a_call_made_by_boutiques_is_understood(tmp_path: Path) -> None:
@@ -138,9 +142,9 @@ def test_a_call_made_by_boutiques_is_understood(tmp_path: Path) -> None:
 
 
 def _command_line(call: Path) -> list[str]:
-    simulate = [sys.executable, "-m", "boutiques", "exec", "simulate", str(DESCRIPTOR), "-i", str(call)]
-    printed = subprocess.run(simulate, capture_output=True, text=True, check=True).stdout
-    return next(line for line in printed.splitlines() if line.startswith(cli.PROGRAM)).split()
+    from boutiques.bosh import bosh
+
+    return shlex.split(bosh(["exec", "simulate", str(DESCRIPTOR), "-i", str(call)]).stdout)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_harmonize.bids.sidecars import INHERITED, inherited_metadata, read_metadata
+from bids_harmonize.errors import BadData
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=4,
+)
+SCAN = "sub-1/ses-a/anat/sub-1_ses-a_acq-x_T1w.nii.gz"
+
+
+def test_the_nearest_sidecar_overrides_key_by_key(run_at, add) -> None:
+    add(SCAN)
+    places = ["T1w", "sub-1/sub-1_T1w", "sub-1/ses-a/sub-1_ses-a_T1w", SCAN.removesuffix(".nii.gz")]
+    for depth, place in enumerate(places):
+        add(f"{place}.json", {"last": depth, f"only{depth}": depth})
+    expected = {"last": 3, "only0": 0, "only1": 1, "only2": 2, "only3": 3}
+    assert read_metadata(run_at(SCAN)) == expected
+
+
+def test_in_one_folder_more_entities_win(run_at, add) -> None:
+    add(SCAN)
+    add("acq-x_T1w.json", {"a": "more"})
+    add("T1w.json", {"a": "fewer", "b": "fewer"})
+    assert read_metadata(run_at(SCAN)) == {"a": "more", "b": "fewer"}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "T2w.json",
+        "acq-y_T1w.json",
+        "run-1_T1w.json",
+        "sub-2_T1w.json",
+        "brainT1w.json",
+        "sub-1/ses-b/anat/sub-1_ses-b_T1w.json",
+        "sub-1/ses-a/anat/sub-1_ses-a_acq-x_run-1_T1w.json",
+        "sub-1/ses-a/anat/._sub-1_ses-a_acq-x_T1w.json",
+        "derivatives/x/T1w.json",
+    ],
+)
+def test_sidecars_of_others_do_not_count_even_if_broken(run_at, add, foreign: str) -> None:
+    add(SCAN)
+    add(foreign, b"broken")
+    assert read_metadata(run_at(SCAN)) == {}
+
+
+def test_the_sidecar_of_an_unpacked_image(run_at, add) -> None:
+    add("sub-1/anat/sub-1_T2w.nii")
+    add("sub-1/anat/sub-1_T2w.json", {"EchoTime": 0.1})
+    assert read_metadata(run_at("sub-1/anat/sub-1_T2w.nii")) == {"EchoTime": 0.1}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf{}", b'{"a": "\xe9"}', b"{", b"[]"])
+@pytest.mark.parametrize("place", ["T1w.json", SCAN.replace(".nii.gz", ".json")])
+def test_a_broken_sidecar_that_counts_is_bad_data(run_at, add, place: str, content: bytes) -> None:
+    add(SCAN)
+    path = add(place, content)
+    with pytest.raises(BadData, match=str(path)):
+        read_metadata(run_at(SCAN))
+
+
+def test_a_sidecar_that_was_not_fetched(run_at, add, dataset) -> None:
+    add(SCAN)
+    (dataset / "T1w.json").symlink_to("nowhere")
+    with pytest.raises(BadData, match="datalad get"):
+        read_metadata(run_at(SCAN))
+
+
+def test_what_stays_true_is_passed_on_and_nothing_else() -> None:
+    true = {
+        "Manufacturer": "Siemens",
+        "MagneticFieldStrength": 3,
+        "EchoTime": 0.003,
+        "FlipAngle": 9.0,
+        "MRAcquisitionType": "3D",
+        "ScanningSequence": ["GR", "IR"],
+        "InstitutionName": "Zürich",
+        "BodyPart": "HEAD",
+    }
+    false = {
+        "Units": "arbitrary",
+        "FileHash": "abc",
+        "Sources": ["x"],
+        "Description": "raw",
+        "ImageType": ["M"],
+    }
+    assert inherited_metadata(true | false) == {"SkullStripped": False, **true}
+
+
+@pytest.mark.parametrize(("given", "expected"), [(True, True), (False, False), ("true", False), (1, False)])
+def test_skull_stripped_is_always_there(given: object, expected: bool) -> None:
+    assert inherited_metadata({"SkullStripped": given})["SkullStripped"] is expected
+    assert inherited_metadata({}) == {"SkullStripped": False}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("EchoTime", [0.01, 0.02]),
+        ("EchoTime", math.nan),
+        ("EchoTime", "0.01"),
+        ("EchoTime", 0),
+        ("EchoTime", True),
+        ("MagneticFieldStrength", 10**400),
+        ("PartialFourier", -math.inf),
+        ("FlipAngle", 361),
+        ("MRAcquisitionType", "4D"),
+        ("Manufacturer", None),
+        ("ScanOptions", ["a", 1]),
+        ("MTState", "off"),
+    ],
+)
+def test_a_value_that_a_validator_would_refuse_is_left_out(key: str, value: object) -> None:
+    assert inherited_metadata({key: value}) == {"SkullStripped": False}
+
+
+@given(st.dictionaries(st.sampled_from([*INHERITED, "SkullStripped"]), JSON))
+def test_whatever_is_passed_on_fits_the_bids_schema(metadata: dict[str, object]) -> None:
+    schema = pytest.importorskip("bidsschematools.schema").load_schema().objects.metadata
+    for key, value in inherited_metadata(metadata).items():
+        assert fits(value, schema[key].to_dict() if key in schema else {})
+
+
+def fits(value: object, rule: dict) -> bool:
+    """The few rules of JSON schema that the acquisition metadata of BIDS use."""
+    if "anyOf" in rule:
+        return any(fits(value, one) for one in rule["anyOf"])
+    if isinstance(value, list):
+        return rule["type"] == "array" and all(fits(one, rule["items"]) for one in value)
+    if isinstance(value, bool) or rule["type"] == "boolean":
+        return isinstance(value, bool) and rule["type"] == "boolean"
+    if rule["type"] == "string":
+        return isinstance(value, str) and value in rule.get("enum", [value])
+    assert isinstance(value, int | float) and math.isfinite(min(value, 1e300))
+    return rule.get("exclusiveMinimum", -math.inf) < value <= rule.get("maximum", math.inf)
