@@ -35,6 +35,6 @@ ENV PATH=/app/bin:$PATH \
     LANG=C.UTF-8 \
     PYTHONNOUSERSITE=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    BIDS_HARMONIZE_CONTAINER=docker
+    IS_DOCKER=1
 # -I: neither the folder it is started in nor a PYTHONPATH that Apptainer passes on can put another package in front.
 ENTRYPOINT ["/app/bin/python3", "-I", "-m", "bids_harmonize"]

@@ -1,9 +1,9 @@
 """Splat and slice: the bilateral grid between a volume and its tone curves.
 
-A volume, scaled to a bright value of about 1, is splatted into cells of about 8 mm, each with a soft histogram
-of its intensities. The network turns the histograms into one tone curve per cell. Slicing looks every voxel's own
-value up in the curves around it: linear in intensity, trilinear in space (after Chen, Paris and Durand 2007,
-doi:10.1145/1276377.1276506, and Gharbi et al. 2017, doi:10.1145/3072959.3073592).
+A volume, scaled to a bright value of about 1, is splatted into cells of about 8 mm, each with a soft
+histogram of its intensities. The network turns the histograms into one tone curve per cell. Slicing looks
+every voxel's own value up in the curves around it: linear in intensity, trilinear in space (after Chen, Paris
+and Durand 2007, doi:10.1145/1276377.1276506, and Gharbi et al. 2017, doi:10.1145/3072959.3073592).
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ def splat(volume: Tensor, cells: Cells) -> Tensor:
     row = cells.index(1, device)[:, None] * cells.counts[2] + cells.index(2, device)[None, :]
     columns = cells.counts[1] * cells.counts[2]
     first = cells.index(0, device)
-    slabs = [
-        _histogram(volume[first == cell], row, columns) for cell in range(cells.counts[0])
-    ]
+    slabs = [_histogram(volume[first == cell], row, columns) for cell in range(cells.counts[0])]
     histogram = torch.stack(slabs).view(*cells.counts, KNOTS)
     return histogram.permute(3, 0, 1, 2).contiguous()
 

@@ -1,6 +1,6 @@
 """NIfTI in and out, with the grid and the header kept, and a robust intensity scale.
 
-Every check here fails with one sentence that says what is wrong and what to do; the caller adds nothing to it.
+Every check here fails with one sentence that names the file and says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -41,7 +41,14 @@ def open_image(path: Path) -> Nifti1Image:
     _check_readable(path)
     try:
         image = nib.load(path)
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError) as error:
+    except (
+        ImageFileError,
+        OSError,
+        EOFError,
+        zlib.error,
+        ValueError,
+        nib.spatialimages.HeaderDataError,
+    ) as error:
         raise BadData(f"{path} is not a readable NIfTI image ({_reason(error)}); replace the file") from error
     if not isinstance(image, Nifti1Image):
         raise BadData(f"{path} is not a NIfTI image; convert it to .nii or .nii.gz")
@@ -64,7 +71,9 @@ def read_voxels(image: Nifti1Image) -> Voxels:
     except MemoryError as error:
         raise BadData(f"{path} needs more memory than there is; give the process more") from error
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise BadData(f"{path} is truncated or corrupt ({_reason(error)}); fetch or convert it again") from error
+        raise BadData(
+            f"{path} is truncated or corrupt ({_reason(error)}); fetch or convert it again"
+        ) from error
     voxels = voxels.reshape(voxels.shape[:3])
     _check_content(voxels, path)
     return voxels
@@ -111,7 +120,9 @@ def zooms(image: Nifti1Image, path: Path | str | None = None) -> tuple[float, fl
     sizes = np.sqrt(np.sum(np.square(np.asarray(image.affine, dtype=float)[:3, :3]), axis=0)) * unit
     extents = sizes * image.shape[:3]
     if not np.all(np.isfinite(image.affine)) or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
-        raise BadData(f"{name} has no valid affine (it is singular or not finite); correct its qform and sform")
+        raise BadData(
+            f"{name} has no valid affine (it is singular or not finite); correct its qform and sform"
+        )
     if np.any(extents > LARGEST_EXTENT_MM):
         size = " x ".join(f"{extent:.0f}" for extent in extents)
         raise BadData(f"{name} would measure {size} mm; correct the voxel size or its unit in the header")

@@ -1,8 +1,8 @@
 """Alterations in the frequency domain: the same anatomy in another contrast, shading and sharpness.
 
-Each alteration is a frozen object with numbers only. `sample` draws one, `apply` changes a spectrum by it; drawn
-once, it can be stored as JSON and replayed. Spectra are half spectra (`scipy.fft.rfftn`), so that the image they
-belong to is real by construction; frequencies are in cycles per millimetre, whatever the voxel size.
+Each alteration is a frozen object with numbers only. `sample` draws one, `apply` changes a spectrum by it;
+drawn once, it can be stored as JSON and replayed. Spectra are half spectra (`scipy.fft.rfftn`), so that the
+image they belong to is real by construction; frequencies are in cycles/mm, whatever the voxel size.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ class KSpace:
 
 class Alteration(Protocol):
     """Anything that changes a spectrum by stored numbers."""
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, strength: float = 1.0) -> Self:
+        """Draw one; `strength` 0 changes next to nothing."""
+        ...
 
     def apply(self, k_space: KSpace) -> KSpace:
         """The altered spectrum; the input is left alone."""
@@ -217,7 +222,9 @@ class SmoothField:
         total = np.zeros(tuple(shape), dtype=np.float32)
         for x, y, z, amplitude, phase in self.log_amplitudes:
             # Half periods: the field need not come back to itself at the opposite face.
-            waves = [np.exp(1j * np.pi * k * np.linspace(0, 1, n)) for k, n in zip((x, y, z), shape, strict=True)]
+            waves = [
+                np.exp(1j * np.pi * k * np.linspace(0, 1, n)) for k, n in zip((x, y, z), shape, strict=True)
+            ]
             product = waves[0][:, None, None] * waves[1][:, None] * waves[2] * np.exp(1j * phase)
             total += (amplitude * product.real).astype(np.float32)
         return np.exp(total)

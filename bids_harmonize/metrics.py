@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 def agreement_db(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """Agreement of two sets of corresponding voxels, dB.
 
-    10 log10(1 / mean(((a - b) / r)^2)), where r is the 1 to 99 % range of both together, so that no method gains
-    by the scale of its output.
+    10 log10(1 / mean(((a - b) / r)^2)), where r is the 1 to 99 % range of both together, so that no method
+    gains by the scale of its output.
     """
     pooled = np.concatenate([a.ravel(), b.ravel()])
     low, high = np.percentile(pooled, [1, 99])

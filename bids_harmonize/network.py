@@ -5,6 +5,7 @@ It never sees or paints voxels. For every cell it predicts the slopes of a risin
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -71,18 +72,13 @@ class CurveNetwork(nn.Module):
         )
         self.overall = nn.Linear(context, KNOTS - 1)
         channels = [KNOTS, *widths]
-        self.down = nn.ModuleList(
-            Block(a, b, context) for a, b in zip(channels[:-1], channels[1:], strict=True)
-        )
+        self.down = nn.ModuleList(Block(a, b, context) for a, b in itertools.pairwise(channels))
         # Skips are added, not concatenated: at 8 mm that halves the cost of the whole network.
-        self.project = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.project = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(Block(a, a, context) for a in widths[:-1])
         self.local = nn.Conv3d(widths[0], KNOTS - 1, 1)
-        for layer in (self.overall, self.local):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        # A third faster than the default order on a CPU.
-        self.to(memory_format=torch.channels_last_3d)
+        for parameter in (*self.overall.parameters(), *self.local.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, histogram: Tensor) -> Tensor:
         """Tone curves, float32, from the counts of `splat`; both ``(batch, KNOTS, X, Y, Z)``."""

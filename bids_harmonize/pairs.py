@@ -1,6 +1,6 @@
 """Pairs of altered and original scan: what the network learns from.
 
-The alterations of `kspace` come first; tone curves and the brightness of what surrounds the brain complete them.
+The alterations of `kspace`, completed by tone curves and by the brightness of what surrounds the brain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from bids_harmonize.kspace import (
 )
 from bids_harmonize.reference import Mask, ReferenceScan, Volume
 
-# How often each family alters a scan. Without unaltered pairs the network does not leave a reference scan alone.
+# How often each family alters a scan. Without unaltered pairs the network does not leave a reference scan
+# alone.
 UNALTERED, MILD, MILD_STRENGTH = 0.12, 0.15, 0.3
 FREQUENCIES = {
     "ToneCurve": 0.6,
@@ -112,13 +113,13 @@ def draw_pair(group: Sequence[Example], rng: np.random.Generator) -> Pair:
         altered = altered * _loose(example.brain, rng)
     window = _field_of_view(example.volume.shape, rng)
     flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
-    altered, original, brain = (
-        np.ascontiguousarray(array[window][flip]) for array in (altered, example.volume, example.brain)
-    )
+    altered = np.ascontiguousarray(altered[window][flip])
+    original = np.ascontiguousarray(example.volume[window][flip])
+    brain = np.ascontiguousarray(example.brain[window][flip])
     jitter = np.exp(rng.normal(0, SCALE_JITTER))
     scaled = altered * np.float32(jitter / intensity_scale(altered))
     if stripped:
-        original = np.where(scaled > 0, original, np.float32(0))
+        original = original * (scaled > 0)
     return Pair(altered=scaled, original=original, brain=brain, zooms=example.zooms)
 
 
@@ -154,7 +155,9 @@ def _alter_k_space(
     if rng.random() < FREQUENCIES["LowBandOtherScan"]:
         # Wider, another head's anatomy would come along with its contrast.
         low_band = LowBand.sample(rng, largest_cutoff=0.03)
-        k_space = low_band.apply(k_space, KSpace.of(other.volume / intensity_scale(other.volume), other.zooms))
+        k_space = low_band.apply(
+            k_space, KSpace.of(other.volume / intensity_scale(other.volume), other.zooms)
+        )
     families: tuple[type[Alteration], ...] = (RadialGain, CentrePerturbation, MagnitudePower, Apodization)
     for family in families:
         if rng.random() < FREQUENCIES[family.__name__]:

@@ -35,7 +35,7 @@ class ReferenceScan:
     @property
     def quantiles(self) -> NDArray[np.float64]:
         """The brain's quantile function in units of its white matter."""
-        return np.quantile(self.volume[self.brain], QUANTILES) / self.white_matter
+        return np.quantile(self.volume[self.brain].astype(np.float64), QUANTILES) / self.white_matter
 
 
 def measure_scan(
@@ -48,9 +48,10 @@ def measure_scan(
 
 
 def choose_group(scans: Sequence[ReferenceScan], size: int) -> list[ReferenceScan]:
-    """The `size` most homogeneous scans: the one farthest from the others' median leaves, until `size` are left.
+    """The `size` most homogeneous scans.
 
-    Distance is the mean difference of the brain's quantile functions, in units of white matter.
+    The one farthest from the median of all leaves, again and again, until `size` are left. Distance is the
+    mean difference of the brain's quantile functions, in units of white matter.
     """
     group = list(scans)
     while len(group) > size:
@@ -105,7 +106,9 @@ def _three_classes(values: NDArray[np.float64]) -> NDArray[np.intp]:
     means = np.quantile(values, [0.1, 0.5, 0.9])
     for _ in range(50):
         classes = np.searchsorted((means[:-1] + means[1:]) / 2, values)
-        updated = np.array([values[classes == k].mean() if np.any(classes == k) else means[k] for k in range(3)])
+        updated = np.array(
+            [values[classes == k].mean() if np.any(classes == k) else means[k] for k in range(3)]
+        )
         if np.allclose(updated, means, rtol=1e-6):
             break
         means = updated

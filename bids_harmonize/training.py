@@ -137,7 +137,7 @@ def _step(state: State, pairs: Sequence[Pair], schedule: Schedule, rng: np.rando
         parameters["lr"] = _learning_rate(schedule, state.step)
     loss = _loss(state.network, pairs, schedule, rng)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
     state.optimizer.step()
     keep = min(schedule.average, state.step / (state.step + 10))

@@ -1,0 +1,295 @@
+"""A trained model: weights, model card and network.
+
+>>> from bids_harmonize.model import Model
+>>> model = Model.load("T1w")
+>>> result = model.harmonize(nibabel.load("sub-01_T1w.nii.gz"))
+>>> result.image, result.transform, result.summary
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.nifti1 import Nifti1Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bids_harmonize.errors import BadData, NoInput, UsageError
+from bids_harmonize.grid import Cells, slice_volume, splat
+from bids_harmonize.image import Voxels, as_magnitude, intensity_scale, read_voxels, with_voxels, zooms
+from bids_harmonize.network import CurveNetwork, global_features
+from bids_harmonize.safety import distribution_distance, summarize_edit
+
+WEIGHTS = Path(__file__).parent / "weights"
+CARD_KEYS = ("Name", "Modality", "BodyParts", "OutputScale", "InputDistribution", "SHA256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """The whole edit of one scan: a grid of tone curves.
+
+    Attributes
+    ----------
+    curves
+        Output intensities at the knots, ``(KNOTS, X, Y, Z)`` float32, on the reference group's scale; cells
+        are ordered as the axes of the image.
+    shape
+        Shape of the image, three axes.
+    scale
+        Intensity of the image that the curves call 1.
+    """
+
+    curves: Tensor
+    shape: tuple[int, int, int]
+    scale: float
+
+    def apply(self, image: Nifti1Image) -> Nifti1Image:
+        """Apply the edit to the image that it was made for; the same voxels on the same device.
+
+        Raises
+        ------
+        BadData
+            The image has another shape, or cannot be read.
+        """
+        voxels = as_magnitude(read_voxels(image))[0]
+        if voxels.shape != self.shape:
+            raise BadData(f"the transform is for an image of {self.shape} voxels, not {voxels.shape}")
+        return with_voxels(image, self.apply_to_voxels(voxels))
+
+    def apply_to_voxels(self, voxels: Voxels) -> Voxels:
+        """The same for bare voxels, not negative and all finite."""
+        _, x, y, z = self.curves.shape
+        scaled = torch.from_numpy(voxels / np.float32(self.scale)).to(self.curves.device)
+        with torch.no_grad():
+            result = slice_volume(self.curves, Cells(self.shape, (x, y, z)), scaled)
+        return np.asarray(result.cpu().numpy())
+
+    def save(self, path: Path) -> None:
+        """Write the transform as safetensors."""
+        metadata = {"shape": json.dumps(self.shape), "scale": self.scale.hex()}
+        save_file({"curves": self.curves.cpu().contiguous()}, path, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> Self:
+        """Read a transform that `save` wrote.
+
+        Raises
+        ------
+        BadData
+            The file is no such transform.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                curves = file.get_tensor("curves").to(device)
+            x, y, z = json.loads(metadata["shape"])
+            return cls(curves=curves, shape=(x, y, z), scale=float.fromhex(metadata["scale"]))
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise BadData(f"{path} is no saved transform; make it with --save-transform") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Harmonized:
+    """A harmonized image, the transform that made it, and numbers that describe it."""
+
+    image: Nifti1Image
+    transform: Transform
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Weights and model card.
+
+    Attributes
+    ----------
+    network
+        In evaluation mode, on `device`.
+    card
+        What the model was trained on, how, and how well it does.
+    sha256
+        Of the weight file.
+    """
+
+    network: CurveNetwork
+    card: Mapping[str, Any]
+    sha256: str
+    device: torch.device
+
+    @classmethod
+    def load(cls, model: str | Path, device: str = "auto") -> Self:
+        """Load a bundled model by its name, or any model by the path of its ``.safetensors`` file.
+
+        The model card, a JSON file of the same name, must lie beside the weights.
+
+        Raises
+        ------
+        UsageError
+            There is no bundled model of that name, or no such device.
+        NoInput, BadData
+            The file or its card is missing, damaged, or does not fit the other.
+        """
+        path = _weights_path(model)
+        card = read_card(path)
+        sha256 = hashlib.sha256(_read_bytes(path)).hexdigest()
+        if sha256 != card["SHA256"]:
+            raise BadData(
+                f"{path} is not the file that its model card describes (SHA-256 differs); restore it"
+            )
+        where = torch_device(device)
+        return cls(network=_load_network(path).to(where).eval(), card=card, sha256=sha256, device=where)
+
+    @property
+    def name(self) -> str:
+        """The model's name, as on its card."""
+        return str(self.card["Name"])
+
+    def serves(self, modality: str, body_part: str | None) -> bool:
+        """Whether the model is meant for a modality and body part; an unstated body part fits every model."""
+        fits = body_part is None or body_part.upper() in self.card["BodyParts"]
+        return fits and modality == self.card["Modality"]
+
+    def harmonize(self, image: Nifti1Image) -> Harmonized:
+        """Bring an image to the intensities of the model's reference group.
+
+        Parameters
+        ----------
+        image
+            A 3-D magnitude image, of any orientation and voxel size.
+
+        Returns
+        -------
+        Harmonized
+            The image is float32 with the grid and header of the input, and never negative.
+
+        Raises
+        ------
+        BadData
+            The image cannot be read or holds nothing that could be harmonized.
+        """
+        size = zooms(image)
+        voxels, replaced, negative = as_magnitude(read_voxels(image))
+        scale = intensity_scale(voxels)
+        histogram = self._splat(voxels, scale, Cells.of(voxels.shape, size))
+        transform = self._transform(histogram, image.affine, voxels.shape, scale)
+        output = transform.apply_to_voxels(voxels)
+        features = global_features(histogram[None])[0].cpu().numpy()
+        summary = summarize_edit(voxels, output, scale) | {
+            "DistanceToTrainingDistribution": round(
+                distribution_distance(features, self.card["InputDistribution"]), 3
+            ),
+            "IntensityScale": scale,
+            "NonFiniteVoxelsSetToZero": replaced,
+            "NegativeVoxelsSetToZero": negative,
+        }
+        return Harmonized(image=with_voxels(image, output), transform=transform, summary=summary)
+
+    def _splat(self, voxels: Voxels, scale: float, cells: Cells) -> Tensor:
+        return splat(torch.from_numpy(voxels / np.float32(scale)).to(self.device), cells)
+
+    def _transform(
+        self, histogram: Tensor, affine: np.ndarray, shape: tuple[int, ...], scale: float
+    ) -> Transform:
+        """Predict the curves with the cells in the orientation of the training scans (RAS)."""
+        order, flips = _to_ras(affine)
+        turned = histogram.permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flips])
+        with torch.no_grad():
+            curves = self.network(turned[None])[0]
+        back = curves.flip([axis + 1 for axis in flips]).permute(
+            0, *(order.index(axis) + 1 for axis in range(3))
+        )
+        curves = (back * float(self.card["OutputScale"]["Unit"])).contiguous()
+        x, y, z = shape
+        return Transform(curves=curves, shape=(x, y, z), scale=scale)
+
+
+def read_card(weights: Path) -> dict[str, Any]:
+    """The model card beside a weight file.
+
+    Raises
+    ------
+    BadData
+        It is missing, or no model card.
+    """
+    path = weights.with_suffix(".json")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadData(
+            f"{weights} has no readable model card; put it beside the weights as {path.name}"
+        ) from error
+    if not isinstance(card, dict) or any(key not in card for key in CARD_KEYS):
+        raise BadData(f"{path} is no model card: it must hold {', '.join(CARD_KEYS)}")
+    return card
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    UsageError
+        There is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no device {name} here; use --device cpu or auto")
+    # Convolutions in TF32, and their autotuning, would change voxels from GPU to GPU and from run to run.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return device
+
+
+def _weights_path(model: str | Path) -> Path:
+    if isinstance(model, str) and model in bundled_models():
+        return WEIGHTS / f"{model}.safetensors"
+    path = Path(model)
+    if isinstance(model, str) and path.suffix != ".safetensors":
+        names = ", ".join(bundled_models())
+        raise UsageError(f"{model} is neither a bundled model ({names}) nor a .safetensors file")
+    if not path.is_file():
+        raise NoInput(f"the model {path} does not exist")
+    return path
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NoInput(f"the model {path} cannot be read ({error.strerror})") from error
+
+
+def _load_network(path: Path) -> CurveNetwork:
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = json.loads((file.metadata() or {})["config"])
+        network = CurveNetwork(widths=tuple(config["widths"]), context=config["context"])
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BadData(f"{path} holds no weights of this network as safetensors; train it anew") from error
+    return network
+
+
+def _to_ras(affine: np.ndarray) -> tuple[list[int], list[int]]:
+    """Array axes in the order right, anterior, superior, and those of the new axes that must be flipped."""
+    orientation = nib.orientations.io_orientation(affine)
+    order = [int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in range(3)]
+    flips = [axis for axis in range(3) if orientation[order[axis], 1] < 0]
+    return order, flips
