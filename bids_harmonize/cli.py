@@ -67,7 +67,7 @@ class Options:
     mem_bytes : int or None
         Upper bound on memory, in bytes; None means no bound.
     work_dir : Path or None
-        Folder for temporary files.
+        Not needed; accepted as in other apps, and refused in the input.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     dry_run, force, stop_on_first_crash, reports_only, save_transform : bool
@@ -434,7 +434,14 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
         type=parse_memory,
         help="upper bound on memory: 8GB, 8000MB, 7.5GiB; a plain number is in MB (default: no bound)",
     )
-    _add(group, "-w", "--work-dir", metavar="DIR", type=_path, help="folder for temporary files")
+    _add(
+        group,
+        "-w",
+        "--work-dir",
+        metavar="DIR",
+        type=_path,
+        help="accepted as in other apps, and may not lie in BIDS_DIR; no scratch space is needed",
+    )
 
 
 def _add_control(group: argparse._ArgumentGroup) -> None:
