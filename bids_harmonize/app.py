@@ -25,7 +25,7 @@ from bids_harmonize.cli import Options
 from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError, NothingSelected
 from bids_harmonize.image import open_image
 from bids_harmonize.learn import learn
-from bids_harmonize.model import Harmonized, Model, bundled_models, read_card
+from bids_harmonize.model import Harmonized, Model, bundled_models
 from bids_harmonize.report.results import write_group_tables
 from bids_harmonize.version import version
 
@@ -76,7 +76,7 @@ def _participant(options: Options) -> int:
     if options.reports_only:
         return _group(options)
     runs = _select(options)
-    models = list(_models(options, runs))
+    models = _models(options)
     if options.dry_run:
         return _dry_run(options, runs, models)
     _prepare(options)
@@ -129,19 +129,9 @@ def _select(options: Options) -> list[Run]:
     return select_runs(options.bids_dir, filters, options.database_dir)
 
 
-def _models(options: Options, runs: Sequence[Run]) -> Iterator[Model]:
+def _models(options: Options) -> list[Model]:
     """The models asked for, before the bundled ones for what they leave."""
-    yield from (Model.load(model, options.device) for model in options.models)
-    needed = {run.modality for run in runs}
-    for name in bundled_models():
-        if _bundled_card(name)["Modality"] in needed:
-            yield Model.load(name, options.device)
-
-
-def _bundled_card(name: str) -> dict[str, Any]:
-    from bids_harmonize.model import WEIGHTS
-
-    return read_card(WEIGHTS / f"{name}.safetensors")
+    return [Model.load(model, options.device) for model in (*options.models, *bundled_models())]
 
 
 def _prepare(options: Options) -> None:
