@@ -12,13 +12,14 @@ RUN apt-get update \
 COPY pyproject.toml version README.md LICENSE /src/
 COPY bids_harmonize /src/bids_harmonize
 # Without pip, test suites and C++ headers, none of which is used at run time. The bytecode does not look at the
-# times of its sources, which a copy from image to image may change.
+# times of its sources, which a copy from image to image may change; PyTorch's own tests hold files for newer
+# Pythons, which cannot be compiled.
 RUN python3 -m venv --without-pip /app \
     && python3 -m pip --python /app install --no-cache-dir --no-compile \
         ${EXTRA_INDEX_URL:+--extra-index-url "${EXTRA_INDEX_URL}"} /src \
     && find /app/lib -type d -name tests -prune -exec rm -rf {} + \
     && rm -rf /app/lib/python3*/site-packages/torch/include /app/lib/python3*/site-packages/torch/test \
-    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /app/lib
+    && python3 -m compileall -q -j 0 -x '/testing/_internal/' --invalidation-mode unchecked-hash /app/lib
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="bids-harmonize" \
