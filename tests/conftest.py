@@ -56,7 +56,9 @@ def random_network(seed: int) -> CurveNetwork:
 @pytest.fixture(scope="session")
 def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of a model that changes nothing but the scale; its card lies beside them."""
-    return write_model(tmp_path_factory.mktemp("untrained"), CurveNetwork(widths=(4, 8), context=8), "untrained")
+    return write_model(
+        tmp_path_factory.mktemp("untrained"), CurveNetwork(widths=(4, 8), context=8), "untrained"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Splat and slice: nothing is lost, the order of intensities is kept, and no result depends on how it is computed."""
+"""Splat and slice lose nothing, keep the order of intensities, and do not depend on how they are computed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_cells_measure_about_eight_millimetres() -> None:
 
 
 @given(sizes, zooms)
-def test_positions_mirror_with_the_axis(shape: tuple[int, int, int], zoom: tuple[float, float, float]) -> None:
+def test_positions_mirror_with_the_axis(
+    shape: tuple[int, int, int], zoom: tuple[float, float, float]
+) -> None:
     cells = Cells.of(shape, zoom)
     for axis in range(3):
         position = cells.position(axis)

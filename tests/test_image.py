@@ -229,7 +229,9 @@ def test_wrong_unit(tmp_path: Path) -> None:
     refused(with_header(tmp_path / "a.nii", xyzt_units=1), BadData, "unit")
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("mm", 1.0), ("micron", 1e3), ("unknown", 1.0)])
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("meter", 1e-3), ("mm", 1.0), ("micron", 1e3), ("unknown", 1.0)]
+)
 def test_zooms_are_millimetres_whatever_the_unit(unit: str, factor: float) -> None:
     affine = np.diag([0.5 * factor, 1.0 * factor, 3.0 * factor, 1])
     affine[:3, :3] = Rotation.from_euler("xyz", [10, -20, 30], degrees=True).as_matrix() @ affine[:3, :3]

@@ -1,0 +1,269 @@
+"""The participant level: every run is harmonized, skipped, passed over or named as failed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import torch
+from nibabel.nifti1 import Nifti1Image
+
+from bids_harmonize.bids import derivatives
+from bids_harmonize.bids.selection import Run, conflicts
+from bids_harmonize.bids.sidecars import read_metadata
+from bids_harmonize.cli import Options
+from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError
+from bids_harmonize.image import open_image
+from bids_harmonize.model import Harmonized, Model, bundled_models
+from bids_harmonize.version import version
+
+log = logging.getLogger("bids_harmonize")
+
+# Peak memory: the interpreter with its libraries, and per voxel the image as stored, scaled, and harmonized.
+BASE_BYTES, BYTES_PER_VOXEL = 500_000_000, 24
+# Farther from the training inputs than this, an edit deserves a look; typical training inputs have 1.
+FAR_FROM_TRAINING = 4.0
+REPORTED_PACKAGES = ("torch", "numpy", "nibabel", "pybids", "safetensors", "scipy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a run: `state` is one of `STATES`."""
+
+    run: Run
+    state: str
+    sentence: str
+    exit_code: int = 0
+
+
+STATES = {"done": "harmonized", "skipped": "done before", "passed over": "passed over", "failed": "failed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run, what its sidecars say, the model for it, and where the result goes."""
+
+    run: Run
+    metadata: Mapping[str, Any]
+    model: Model
+    output: Path
+    fingerprint: Mapping[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the result is there already, from the same input, model and options."""
+        return derivatives.completed(self.output, **self.fingerprint)
+
+
+class PassedOver(Exception):
+    """There is no model for a run; not a failure."""
+
+
+def harmonize_runs(options: Options, runs: Sequence[Run]) -> int:
+    """Harmonize the runs and return the exit code."""
+    models = [Model.load(model, options.device) for model in (*options.models, *bundled_models())]
+    if options.dry_run:
+        _tell(options, runs, models)
+        return 0
+    _prepare(options)
+    return _conclude(options, runs, list(_harmonize_all(options, runs, models)))
+
+
+def _prepare(options: Options) -> None:
+    derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
+    container = derivatives.container(os.environ, version=version())
+    derivatives.write_dataset_files(
+        options.output_dir, options.bids_dir, version=version(), container=container
+    )
+    versions = {name: packages.version(name) for name in REPORTED_PACKAGES}
+    versions |= {
+        "bids-harmonize": version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    derivatives.write_run_log(options.output_dir, options.command, os.environ, versions)
+
+
+def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Plan:
+    """Decide what to do with a run; raises `PassedOver` or what is wrong with it."""
+    if run.path in conflicting:
+        raise BadData(conflicting[run.path])
+    metadata = read_metadata(run)
+    model = _model_for(run, metadata, models)
+    fingerprint = {
+        "input_sha256": derivatives.file_sha256(run.path),
+        "model_sha256": model.sha256,
+        "options_hash": derivatives.options_hash(_relevant(options)),
+    }
+    output = derivatives.output_path(options.output_dir, run)
+    return Plan(run=run, metadata=metadata, model=model, output=output, fingerprint=fingerprint)
+
+
+def _model_for(run: Run, metadata: Mapping[str, Any], models: Sequence[Model]) -> Model:
+    part = metadata.get("BodyPart")
+    part = part.strip() if isinstance(part, str) and part.strip() else None
+    for model in models:
+        if model.serves(run.modality, part):
+            return model
+    what = f"{run.modality} of {part}" if part else run.modality
+    raise PassedOver(f"{run.relative} is passed over: there is no model for {what}; give one with --model")
+
+
+def _relevant(options: Options) -> dict[str, Any]:
+    """The options that decide what is written for a run."""
+    return {"SaveTransform": options.save_transform, "Seed": options.seed}
+
+
+def _tell(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> None:
+    """Print what would be done, and do nothing."""
+    conflicting = conflicts(runs)
+    for run in runs:
+        try:
+            plan = _plan(options, run, models, conflicting)
+        except PassedOver as reason:
+            print(reason)
+        except HarmonizeError as error:
+            print(f"{run.relative} would fail: {error}")
+        else:
+            _tell_plan(options, plan)
+
+
+def _tell_plan(options: Options, plan: Plan) -> None:
+    if plan.complete and not options.force:
+        print(f"{plan.run.relative} is done already")
+        return
+    transform = [derivatives.transform_path(plan.output)] if options.save_transform else []
+    print(f"{plan.run.relative} would be harmonized with the model {plan.model.name}, into")
+    for path in (plan.output, *transform, derivatives.sidecar_path(plan.output)):
+        print(f"    {path}")
+
+
+def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Outcome]:
+    conflicting = conflicts(runs)
+    for number, run in enumerate(runs, start=1):
+        start = time.monotonic()
+        outcome = _attempt(options, run, models, conflicting)
+        seconds = time.monotonic() - start
+        level = logging.ERROR if outcome.state == "failed" else logging.INFO
+        log.log(level, "%d of %d, %.1f s: %s", number, len(runs), seconds, outcome.sentence)
+        yield outcome
+        if outcome.state == "failed" and options.stop_on_first_crash:
+            return
+
+
+def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Outcome:
+    try:
+        plan = _plan(options, run, models, conflicting)
+        if plan.complete and not options.force:
+            return Outcome(run=run, state="skipped", sentence=f"{run.relative} is done already")
+        _harmonize(options, plan)
+    except PassedOver as reason:
+        return Outcome(run=run, state="passed over", sentence=str(reason))
+    except HarmonizeError as error:
+        return _failed(options, run, str(error), error)
+    except MemoryError as error:
+        return _failed(options, run, f"{run.path} needs more memory than there is", error)
+    except Exception as error:
+        sentence = f"{run.path} failed unexpectedly ({type(error).__name__}: {error}); please report it"
+        return _failed(options, run, sentence, error)
+    return Outcome(run=run, state="done", sentence=f"{run.relative} is harmonized")
+
+
+def _failed(options: Options, run: Run, sentence: str, error: Exception) -> Outcome:
+    details = "".join(traceback.format_exception(error))
+    try:
+        crash = derivatives.write_crash(options.output_dir, run, f"{sentence}\n\n{details}")
+        log.debug("details are in %s", crash)
+    except HarmonizeError as second:
+        # A full disk must not hide what happened first.
+        log.error("no crash file could be written: %s", second)
+    code = error.exit_code if isinstance(error, InputOutputError | CannotCreate) else BadData.exit_code
+    return Outcome(run=run, state="failed", sentence=sentence, exit_code=code)
+
+
+def _harmonize(options: Options, plan: Plan) -> None:
+    start = time.monotonic()
+    image = open_image(plan.run.path)
+    _check_memory(image, plan.run.path, options.mem_bytes)
+    result = plan.model.harmonize(image)
+    warnings = _warnings(image, result.summary)
+    for warning in warnings:
+        log.warning("%s: %s", plan.run.relative, warning)
+    # Once the old sidecar is gone, a run that is stopped here is done again by the next.
+    derivatives.remove_output(plan.output)
+    with derivatives.write_atomically(plan.output) as temporary:
+        nib.save(result.image, temporary)
+    if options.save_transform:
+        with derivatives.write_atomically(derivatives.transform_path(plan.output)) as temporary:
+            result.transform.save(temporary)
+    record = _record(options, plan, result, warnings) | {"ElapsedSeconds": round(time.monotonic() - start, 3)}
+    content = derivatives.sidecar(plan.run, plan.metadata, harmonize=record)
+    derivatives.write_json(derivatives.sidecar_path(plan.output), content)
+
+
+def _record(options: Options, plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str, Any]:
+    """What the sidecar says of the edit."""
+    model = plan.model
+    cuda = model.device.type == "cuda"
+    return {
+        "Version": version(),
+        "Model": model.name,
+        "ModelSHA256": model.sha256,
+        "InputSHA256": plan.fingerprint["input_sha256"],
+        "Options": _relevant(options),
+        "OptionsSHA256": plan.fingerprint["options_hash"],
+        "Device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
+        "TorchVersion": torch.__version__,
+        "CUDAVersion": torch.version.cuda if cuda else None,
+        "Threads": torch.get_num_threads(),
+        "Seed": options.seed,
+        "OutputScale": model.card["OutputScale"],
+        "Edit": result.summary,
+        "Warnings": list(warnings),
+    }
+
+
+def _check_memory(image: Nifti1Image, path: Path, limit: int | None) -> None:
+    needed = BASE_BYTES + BYTES_PER_VOXEL * math.prod(image.shape)
+    if limit is not None and needed > limit:
+        raise BadData(f"{path} needs about {needed / 1e9:.1f} GB, more than --mem allows; allow more")
+
+
+def _warnings(image: Nifti1Image, summary: Mapping[str, Any]) -> list[str]:
+    """What a user should know of a scan that was harmonized all the same."""
+    found = []
+    if summary["NonFiniteVoxelsSetToZero"]:
+        found.append(f"{summary['NonFiniteVoxelsSetToZero']} voxels that are not finite were set to 0")
+    if summary["NegativeVoxelsSetToZero"]:
+        found.append(f"{summary['NegativeVoxelsSetToZero']} negative voxels were set to 0")
+    if not int(image.header["qform_code"]) and not int(image.header["sform_code"]):
+        found.append(
+            "its orientation is unknown (qform and sform codes are 0); it was taken as the header's default"
+        )
+    if min(image.shape[:3]) < 4:
+        found.append("it has fewer than 4 slices, too few to tell one tissue from another with confidence")
+    if summary["DistanceToTrainingDistribution"] > FAR_FROM_TRAINING:
+        found.append("it is unlike what the model was trained on; look at the result before you use it")
+    return found
+
+
+def _conclude(options: Options, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> int:
+    counts = Counter(outcome.state for outcome in outcomes)
+    failures = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if failures:
+        print("failed:", *(f"    {outcome.sentence}" for outcome in failures), sep="\n")
+    summary = [f"{counts[state]} {word}" for state, word in STATES.items()]
+    print(", ".join([*summary, f"{len(runs) - len(outcomes)} not started"]))
+    print(f"results are in {options.output_dir}")
+    return max((outcome.exit_code for outcome in failures), default=0)
