@@ -1,4 +1,4 @@
-"""Signal equations against closed forms and limits; tone curves that rise, are bounded and can be replayed."""
+"""Signal equations against closed forms and limits; tone curves that rise and can be replayed."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from bids_harmonize.grid import (
 sizes = st.tuples(*[st.integers(1, 14)] * 3)
 zooms = st.tuples(*[st.floats(0.5, 12)] * 3)
 seeds = st.integers(0, 2**31)
-few = settings(max_examples=30)
+few = settings(max_examples=20)
 
 
 def random_volume(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -115,7 +115,7 @@ def test_intensities_are_shared_between_the_knots_around_them() -> None:
 
 
 def test_number_of_threads_changes_no_bit() -> None:
-    cells = Cells.of((60, 70, 50), (2.0, 2.0, 2.0))
+    cells = Cells.of((40, 50, 30), (2.0, 2.0, 2.0))
     volume, curves = random_volume(cells.shape, 0), random_curves(cells.counts, 0)
     results = []
     threads = torch.get_num_threads()

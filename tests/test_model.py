@@ -306,8 +306,17 @@ def test_saved_transform_gives_the_same_voxels(model: Model, tmp_path: Path) -> 
     assert loaded.scale == result.transform.scale
     assert loaded.shape == SHAPE
     assert loaded.apply(image).to_bytes() == result.image.to_bytes()
-    result.transform.save(tmp_path / "again.safetensors")
-    assert (tmp_path / "curves.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+
+
+def test_saving_a_transform_again_gives_the_same_bytes(model: Model, tmp_path: Path) -> None:
+    transform = model.harmonize(scan()).transform
+    contents = set()
+    # The order of metadata may be random.
+    for number in range(8):
+        path = tmp_path / f"{number}.safetensors"
+        transform.save(path)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 def test_transform_treats_damaged_voxels_as_the_model_does(model: Model) -> None:

@@ -30,7 +30,7 @@ def random_network(seed: int, spread: float = 0.3) -> CurveNetwork:
 
 
 @given(counts, seeds)
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_untrained_network_changes_nothing(shape: tuple[int, int, int], seed: int) -> None:
     torch.manual_seed(seed)
     curves = CurveNetwork(widths=(4, 8, 8), context=8)(random_histogram(shape, seed))
@@ -44,7 +44,7 @@ def test_untrained_network_of_full_size_changes_nothing() -> None:
 
 
 @given(counts, seeds)
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_curves_start_at_zero_and_rise(shape: tuple[int, int, int], seed: int) -> None:
     with torch.no_grad():
         curves = random_network(seed)(random_histogram(shape, seed))
@@ -93,7 +93,7 @@ def test_every_parameter_but_unused_ones_learns() -> None:
 
 
 @given(counts, st.integers(1, 1000), seeds)
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_features_do_not_depend_on_the_number_of_voxels(
     shape: tuple[int, int, int], factor: int, seed: int
 ) -> None:
@@ -103,7 +103,7 @@ def test_features_do_not_depend_on_the_number_of_voxels(
 
 
 @given(counts, seeds)
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_global_features_do_not_see_air(shape: tuple[int, int, int], seed: int) -> None:
     histogram = random_histogram(shape, seed)
     more = torch.nn.functional.pad(histogram, (1, 2, 3, 0, 0, 4))

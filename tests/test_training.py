@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from bids_harmonize.network import CurveNetwork
 from bids_harmonize.reference import ReferenceScan
 from bids_harmonize.training import Schedule, input_distribution, save_weights, train, validate
 
-SCHEDULE = Schedule(steps=4, warmup=1)
+SCHEDULE = Schedule(steps=4, batch=1, warmup=1)
 
 
 class Tiny(CurveNetwork):
@@ -34,12 +34,14 @@ class Killed(Exception):
 
 
 @pytest.fixture(autouse=True)
-def small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(training, "CurveNetwork", Tiny)
     monkeypatch.setattr(training, "SAMPLES", {"brain": 600, "surroundings": 400, "air": 100})
     monkeypatch.setattr(training, "DISTRIBUTION_PAIRS", 4)
     monkeypatch.setattr(training, "VALIDATION_PAIRS", 3)
     monkeypatch.setattr(training, "CHECKPOINT_STEPS", 2)
+    yield
+    torch.set_flush_denormal(False)
 
 
 def silent(_: str) -> None:
@@ -89,6 +91,14 @@ def test_a_finished_training_takes_no_further_step(small_group: list[ReferenceSc
     second, _ = train(small_group, [], tmp_path, SCHEDULE, lines.append)
     assert lines == []
     assert same_weights(first, second)
+
+
+def test_training_leaves_the_arithmetic_of_the_process_alone(
+    small_group: list[ReferenceScan], tmp_path: Path
+) -> None:
+    train(small_group, [], tmp_path, replace(SCHEDULE, steps=1), silent)
+    denormal = np.full(8, 1e-38, np.float32) / np.float32(4)
+    assert denormal.min() > 0
 
 
 def test_another_schedule_starts_afresh(small_group: list[ReferenceScan], tmp_path: Path) -> None:
