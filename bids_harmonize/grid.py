@@ -20,6 +20,8 @@ CELL_MM = 8.0
 # Knots of a curve: intensities 0 to BRIGHTEST in equal steps. Brighter voxels follow the last segment on.
 KNOTS = 49
 BRIGHTEST = 1.6
+# Corrupt voxels may hold the largest float; beyond this their product with a slope would not be finite.
+LARGEST = 1e30
 STEP = BRIGHTEST / (KNOTS - 1)
 # Soft counts are multiples of 1/256, so that float64 sums of them are exact in any order, on any device.
 FRACTIONS = 256
@@ -122,6 +124,7 @@ def slice_points(curves: Tensor, positions: Tensor, values: Tensor) -> Tensor:
     values
         Scaled intensities, shape ``(N,)``, not negative.
     """
+    values = values.clamp(max=LARGEST)
     knot = (values / STEP).floor().clamp(0, KNOTS - 2).to(torch.int64)
     # Not held below 1: beyond the last knot the last segment goes on.
     along = values / STEP - knot

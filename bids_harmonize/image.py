@@ -5,6 +5,7 @@ Every check here fails with one sentence that names the file and says what is wr
 
 from __future__ import annotations
 
+import gzip
 import os
 import zlib
 from pathlib import Path
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from bids_harmonize.errors import BadData, InputOutputError, NoInput
 
-MILLIMETRES_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+# By the code of the header: metre, millimetre, micron; anything else is taken for millimetres.
+MILLIMETRES_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 # No scanner's bore is wider; a larger extent means that the header's voxel size is wrong.
 LARGEST_EXTENT_MM = 1500.0
 # Ringing, and noise around zero, leave a little signal below zero; z-scores and Hounsfield units leave much.
@@ -47,6 +49,7 @@ def open_image(path: Path) -> Nifti1Image:
         EOFError,
         zlib.error,
         ValueError,
+        OverflowError,
         nib.spatialimages.HeaderDataError,
     ) as error:
         raise BadData(f"{path} is not a readable NIfTI image ({_reason(error)}); replace the file") from error
@@ -68,9 +71,10 @@ def read_voxels(image: Nifti1Image) -> Voxels:
     path = image.get_filename() or "the image"
     try:
         voxels = np.asarray(image.dataobj, dtype=np.float32)
+        _check_sum(path)
     except MemoryError as error:
         raise BadData(f"{path} needs more memory than there is; give the process more") from error
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise BadData(
             f"{path} is truncated or corrupt ({_reason(error)}); fetch or convert it again"
         ) from error
@@ -90,9 +94,9 @@ def as_magnitude(voxels: Voxels) -> tuple[Voxels, int, int]:
     """
     finite = np.isfinite(voxels)
     replaced = voxels.size - int(np.count_nonzero(finite))
-    negative = int(np.count_nonzero(voxels < 0))
     if replaced:
         voxels = np.where(finite, voxels, np.float32(0))
+    negative = int(np.count_nonzero(voxels < 0))
     if negative:
         voxels = np.maximum(voxels, np.float32(0))
     return voxels, replaced, negative
@@ -116,7 +120,8 @@ def intensity_scale(voxels: Voxels) -> float:
 def zooms(image: Nifti1Image, path: Path | str | None = None) -> tuple[float, float, float]:
     """Voxel size along the three array axes, in millimetres whatever unit the header uses."""
     name = path or image.get_filename() or "the image"
-    unit = MILLIMETRES_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    # Not get_xyzt_units, which fails on codes that the standard does not define.
+    unit = MILLIMETRES_PER_UNIT.get(int(image.header["xyzt_units"]) % 8, 1.0)
     sizes = np.sqrt(np.sum(np.square(np.asarray(image.affine, dtype=float)[:3, :3]), axis=0)) * unit
     extents = sizes * image.shape[:3]
     if not np.all(np.isfinite(image.affine)) or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
@@ -137,12 +142,7 @@ def with_voxels(image: Nifti1Image, voxels: Voxels) -> Nifti1Image:
     header.set_slope_inter(1, 0)
     # The window stored for the display of the input does not fit the output's scale.
     header["cal_min"] = header["cal_max"] = 0
-    affine = image.affine
-    result = type(image)(voxels.reshape(image.shape), affine, header)
-    for name in ("qform", "sform"):
-        matrix, code = getattr(image, f"get_{name}")(coded=True)
-        getattr(result, f"set_{name}")(matrix, int(code), update_affine=False)
-    return result
+    return type(image)(voxels.reshape(image.shape), image.affine, header)
 
 
 def _check_readable(path: Path) -> None:
@@ -161,6 +161,14 @@ def _check_readable(path: Path) -> None:
         raise InputOutputError(f"{path} cannot be read ({os.strerror(error.errno or 5)})") from error
     if empty:
         raise BadData(f"{path} is empty (0 bytes); fetch or convert it again")
+
+
+def _check_sum(path: str) -> None:
+    """Read a compressed file to its end, where its checksum is; nibabel stops at the last voxel."""
+    if path.endswith(".gz"):
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
 
 
 def _check_volume(image: Nifti1Image, path: Path) -> None:

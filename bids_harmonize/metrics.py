@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,4 +17,5 @@ def agreement_db(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     pooled = np.concatenate([a.ravel(), b.ravel()])
     low, high = np.percentile(pooled, [1, 99])
     error = (a.astype(np.float64) - b) / (high - low)
-    return float(-10 * np.log10(np.mean(np.square(error))))
+    mean = float(np.mean(np.square(error)))
+    return -10 * math.log10(mean) if mean > 0 else math.inf

@@ -75,7 +75,8 @@ class Transform:
 
     def save(self, path: Path) -> None:
         """Write the transform as safetensors."""
-        metadata = {"shape": json.dumps(self.shape), "scale": self.scale.hex()}
+        # One entry: safetensors writes several in random order.
+        metadata = {"transform": json.dumps({"shape": self.shape, "scale": self.scale.hex()})}
         save_file({"curves": self.curves.cpu().contiguous()}, path, metadata=metadata)
 
     @classmethod
@@ -89,9 +90,9 @@ class Transform:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
+                metadata = json.loads(file.metadata()["transform"])
                 curves = file.get_tensor("curves").to(device)
-            x, y, z = json.loads(metadata["shape"])
+            x, y, z = metadata["shape"]
             return cls(curves=curves, shape=(x, y, z), scale=float.fromhex(metadata["scale"]))
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise BadData(f"{path} is no saved transform; make it with --save-transform") from error
@@ -247,8 +248,14 @@ def torch_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"there is no device {name!r}; use --device cpu, cuda or auto") from error
+    known = device.type == "cpu" or (
+        device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
+    )
+    if not known:
         raise UsageError(f"there is no device {name} here; use --device cpu or auto")
     # Convolutions in TF32, and their autotuning, would change voxels from GPU to GPU and from run to run.
     torch.backends.cudnn.allow_tf32 = False
@@ -282,7 +289,7 @@ def _load_network(path: Path) -> CurveNetwork:
             config = json.loads((file.metadata() or {})["config"])
         network = CurveNetwork(widths=tuple(config["widths"]), context=config["context"])
         network.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise BadData(f"{path} holds no weights of this network as safetensors; train it anew") from error
     return network
 

@@ -89,8 +89,8 @@ def examples(scan: ReferenceScan) -> list[Example]:
 def _averaged(volume: Volume, brain: Mask, zooms: tuple[float, float, float]) -> Example:
     factors = [min(1.0, zoom / WORKING_MM) for zoom in zooms]
     smooth = ndimage.gaussian_filter(volume, [0.4 * (1 / f - 1) for f in factors])
-    small = ndimage.zoom(smooth, factors, order=1)
-    mask = ndimage.zoom(brain.astype(np.float32), factors, order=1) > 0.5
+    small = ndimage.zoom(smooth, factors, order=1, mode="nearest", grid_mode=True)
+    mask = ndimage.zoom(brain.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True) > 0.5
     x, y, z = (zoom * n / m for zoom, n, m in zip(zooms, volume.shape, small.shape, strict=True))
     return _example(small, (x, y, z), mask)
 

@@ -19,6 +19,10 @@ Volume = NDArray[np.float32]
 
 # Wide enough to cut the optic nerves and vessels that tie the brain to the scalp in a threshold image.
 OPENING_MM = 5.0
+# Of brain and what the mask leaves in or out; a larger one holds scalp, a smaller one is a piece.
+BRAIN_MILLILITRES = (600, 2200)
+# Air around a whole head is noise, seldom 0; around a skull-stripped brain it is 0 everywhere.
+STRIPPED_SHARE = 0.6
 QUANTILES = np.linspace(0.02, 0.98, 49)
 
 
@@ -43,6 +47,7 @@ def measure_scan(
 ) -> ReferenceScan:
     """Find brain and white matter of a head scan."""
     brain = brain_mask(volume, zooms)
+    _check_size(name, brain, zooms)
     white = white_matter_median(volume, brain, bright=modality == "T1w")
     return ReferenceScan(name=name, volume=volume, zooms=zooms, brain=brain, white_matter=white)
 
@@ -66,6 +71,8 @@ def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
 
     Good enough to weigh a loss, to imitate skull-stripping and to find white matter.
     """
+    if np.mean(volume == 0) > STRIPPED_SHARE:
+        return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0)), dtype=bool)
     smooth = ndimage.gaussian_filter(volume, [0.8 / zoom for zoom in zooms])
     head = smooth > otsu(smooth[smooth > 0])
     depth = ndimage.distance_transform_edt(head, sampling=zooms)
@@ -74,6 +81,14 @@ def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
     closed = ndimage.distance_transform_edt(~(near & head), sampling=zooms) <= OPENING_MM
     inside = ndimage.distance_transform_edt(closed, sampling=zooms) > OPENING_MM
     return np.asarray(ndimage.binary_fill_holes(inside | (near & head)), dtype=bool)
+
+
+def _check_size(name: str, brain: Mask, zooms: Sequence[float]) -> None:
+    """Refuse what is too large or too small for a brain."""
+    millilitres = np.count_nonzero(brain) * np.prod(zooms) / 1000
+    low, high = BRAIN_MILLILITRES
+    if not low < millilitres < high:
+        raise BadData(f"no brain was found in {name} (but {millilitres:.0f} ml); leave it out of the group")
 
 
 def white_matter_median(volume: Volume, brain: Mask, *, bright: bool) -> float:

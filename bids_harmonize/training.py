@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,20 +72,20 @@ def train(
     network, record
         The network, its weights averaged over the last steps, and what the model card says of the training.
     """
-    # Arithmetic on denormal numbers, which vanishing gradients bring, is many times slower on a CPU.
-    torch.set_flush_denormal(True)
     data = [example for scan in group for example in examples(scan)]
-    state = _resume(folder, schedule)
+    key = {"schedule": asdict(schedule), "scans": [_fingerprint(scan) for scan in group]}
+    state = _resume(folder, schedule, key)
     losses: list[float] = []
     while state.step < schedule.steps:
         start = time.monotonic()
         rng = np.random.default_rng([schedule.seed, TRAINING, state.step])
         pairs = [draw_pair(data, rng) for _ in range(schedule.batch)]
-        losses.append(_step(state, pairs, schedule, rng))
+        with _no_denormals():
+            losses.append(_step(state, pairs, schedule, rng))
         state.step += 1
         state.seconds += time.monotonic() - start
         if state.step % CHECKPOINT_STEPS == 0 or state.step == schedule.steps:
-            _save_checkpoint(folder, schedule, state)
+            _save_checkpoint(folder, key, state)
             progress(_progress_line(state, schedule, losses))
             losses.clear()
     figures = validate(state.averaged, left_out, schedule.seed) if left_out else {}
@@ -237,6 +239,21 @@ def _progress_line(state: State, schedule: Schedule, losses: Sequence[float]) ->
     )
 
 
+@contextmanager
+def _no_denormals() -> Iterator[None]:
+    """Arithmetic on denormal numbers, which vanishing gradients bring, is many times slower on a CPU."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _fingerprint(scan: ReferenceScan) -> list[Any]:
+    """What tells a scan from others: a checkpoint of another group must not be resumed."""
+    return [scan.name, hashlib.sha256(scan.volume.tobytes()).hexdigest()]
+
+
 def _fresh(schedule: Schedule) -> State:
     torch.manual_seed(schedule.seed)
     network, averaged = CurveNetwork(), CurveNetwork()
@@ -245,14 +262,14 @@ def _fresh(schedule: Schedule) -> State:
     return State(network, averaged, optimizer, 0, 0.0)
 
 
-def _resume(folder: Path, schedule: Schedule) -> State:
+def _resume(folder: Path, schedule: Schedule, key: dict[str, Any]) -> State:
     folder.mkdir(parents=True, exist_ok=True)
     state = _fresh(schedule)
     path = folder / "checkpoint.pt"
     if not path.exists():
         return state
     saved = torch.load(path, weights_only=True)
-    if saved["schedule"] != asdict(schedule):
+    if saved.get("key") != key:
         return state
     for name in ("network", "averaged", "optimizer"):
         getattr(state, name).load_state_dict(saved[name])
@@ -260,9 +277,9 @@ def _resume(folder: Path, schedule: Schedule) -> State:
     return state
 
 
-def _save_checkpoint(folder: Path, schedule: Schedule, state: State) -> None:
+def _save_checkpoint(folder: Path, key: dict[str, Any], state: State) -> None:
     content = {name: getattr(state, name).state_dict() for name in ("network", "averaged", "optimizer")}
-    content |= {"step": state.step, "seconds": state.seconds, "schedule": asdict(schedule)}
+    content |= {"step": state.step, "seconds": state.seconds, "key": key}
     temporary = folder / ".checkpoint.pt"
     torch.save(content, temporary)
     os.replace(temporary, folder / "checkpoint.pt")

@@ -115,6 +115,10 @@ def _damaged(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _flat(path: Path) -> None:
+    nib.save(nib.Nifti1Image(head()[:, :, 10], np.diag([9, 9, 9, 1])), path)
+
+
 def _with_voxels(voxels: NDArray[Any]) -> Callable[[Path], None]:
     return lambda path: nib.save(image_of(voxels), path)
 
@@ -151,7 +155,7 @@ IMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated before packing": (_truncated_before_packing, "is truncated or corrupt"),
     "damaged": (_damaged, "is truncated or corrupt"),
     "4-D": (_with_voxels(np.stack([head(), head(1)], axis=3)), "is not one 3-D volume but 20 x 24 x 20 x 2"),
-    "2-D": (_with_voxels(head()[:, :, 10]), "is not one 3-D volume but 20 x 24"),
+    "2-D": (_flat, "is not one 3-D volume but 20 x 24"),
     "colour": (_with_voxels(COLOUR), "colour"),
     "complex": (_with_voxels(head().astype(np.complex64)), "complex"),
     "all zeros": (_with_voxels(np.zeros((20, 24, 20), np.int16)), "is all zeros"),
@@ -226,11 +230,10 @@ def test_a_pipe_does_not_block(dataset: Path, tmp_path: Path) -> None:
     assert scan_files(tmp_path / "out") == expected_files(GOOD)
 
 
-def test_a_folder_with_the_name_of_a_scan_is_no_scan(dataset: Path, tmp_path: Path) -> None:
-    (dataset / "sub-01" / "anat" / BAD).mkdir(parents=True)
-    result = harmonize(dataset, tmp_path / "out", "participant")
-    assert result.code in (0, 65)
-    assert scan_files(tmp_path / "out") == expected_files(GOOD)
+def test_a_folder_with_the_name_of_a_scan(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = dataset / "sub-01" / "anat" / BAD
+    path.mkdir(parents=True)
+    assert f"{path} is not a file" in _one_sentence(dataset, caplog, str(path))
 
 
 def test_two_equal_labels(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -347,7 +350,7 @@ def test_a_doubtful_image_is_harmonized_with_a_warning(dataset: Path, tmp_path: 
     given, got = voxels_of(source), voxels_of(output)
     assert got.shape == given.shape
     assert np.isfinite(got).all()
-    assert got.min() == 0
+    assert got.min() >= 0
     assert got.max() > 100
     usable = np.isfinite(given) & (given > 0)
     assert not got[~usable].any()
@@ -386,9 +389,7 @@ def test_an_output_folder_that_cannot_be_written(dataset: Path, tmp_path: Path) 
     assert (tmp_path / "out").read_text() == "in the way"
 
 
-@pytest.mark.skipif(
-    not os.path.isdir("/proc/self"), reason="needs Linux, where nobody makes a folder in /proc"
-)
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs Linux, where /proc takes no folder")
 def test_an_output_folder_that_cannot_be_made(dataset: Path) -> None:
     result = harmonize(dataset, "/proc/out", "participant")
     assert (result.code, result.err.count("\n"), "/proc/out" in result.err) == (73, 1, True), result.err

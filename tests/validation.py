@@ -1,0 +1,41 @@
+"""What the BIDS validator says of a dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+BESIDE = Path(sys.executable).with_name("bids-validator-deno")
+VALIDATOR = str(BESIDE) if BESIDE.exists() else shutil.which("bids-validator-deno")
+
+
+def problems(dataset: Path, scratch: Path) -> list[str]:
+    """Errors and warnings, both of which the validator is told to fail on."""
+    assert VALIDATOR, "bids-validator-deno is not installed"
+    config = scratch / "validator.json"
+    config.write_text('{"error": [{"severity": "warning"}]}')
+    # The validator keeps its cache in the home folder otherwise, which may be read-only.
+    environment = os.environ | {"DENO_DIR": str(scratch / "deno")}
+    command = [VALIDATOR, str(dataset), "--format", "json", "-c", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    found = [str(issue) for issue in json.loads(done.stdout)["issues"]["issues"]]
+    assert (done.returncode == 0) == (not found), done.stderr
+    return found
+
+
+def source_files(derivatives: Path, uris: list[str]) -> list[Path]:
+    """The files that BIDS URIs in a derivatives folder lead to, by its ``DatasetLinks``."""
+    links = json.loads((derivatives / "dataset_description.json").read_text())["DatasetLinks"]
+    found = []
+    for uri in uris:
+        scheme, name, relative = uri.split(":", 2)
+        assert scheme == "bids"
+        link = urlparse(links[name])
+        assert link.scheme in ("", "file")
+        found.append(derivatives / unquote(link.path) / unquote(relative))
+    return found
