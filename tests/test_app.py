@@ -575,6 +575,19 @@ def test_nothing_selected_is_18_and_says_what_is_there(
     assert not (tmp_path / "out").exists()
 
 
+def _harmonize(dataset: Path, output: str, arguments: Sequence[str]) -> Result:
+    # The last --device counts, and `harmonize` adds one.
+    if "--device" in arguments:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), str(dataset), output, "participant", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Result(code=done.returncode, out=done.stdout, err=done.stderr)
+    return harmonize(dataset, output, "participant", *arguments)
+
+
 @pytest.mark.parametrize(
     ("output", "arguments"),
     [
@@ -598,23 +611,10 @@ def test_usage_is_64_and_the_input_is_never_written_to(
     monkeypatch.chdir(tmp_path)
     Path("link").symlink_to("data")
     before = snapshot(small)
-    result = harmonize_64(small, output, arguments)
+    result = _harmonize(small, output, arguments)
     assert (result.code, result.err.count("\n")) == (64, 1), result.err
     assert snapshot(small) == before
     assert not Path("out").exists()
-
-
-def harmonize_64(dataset: Path, output: str, arguments: Sequence[str]) -> Result:
-    # The last --device counts, and `harmonize` adds one.
-    if "--device" in arguments:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "run.py"), str(dataset), output, "participant", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Result(code=done.returncode, out=done.stdout, err=done.stderr)
-    return harmonize(dataset, output, "participant", *arguments)
 
 
 def test_an_output_folder_of_another_program_is_64_also_when_dry(small: Path, tmp_path: Path) -> None:

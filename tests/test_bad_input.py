@@ -405,9 +405,6 @@ def test_an_output_folder_without_permission(dataset: Path, tmp_path: Path) -> N
 # Size
 
 
-@pytest.mark.skipif(
-    not os.environ.get("BIDS_HARMONIZE_SLOW_TESTS"), reason="slow; set BIDS_HARMONIZE_SLOW_TESTS=1 to run it"
-)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB on Linux only")
 def test_memory_is_bounded_for_512_cubed(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "data")
