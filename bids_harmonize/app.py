@@ -23,7 +23,9 @@ def run(options: Options) -> int:
     _start_logging(options.verbosity)
     for warning in check_dataset(options.bids_dir, options.skip_validation):
         log.warning(warning)
-    derivatives.check_locations(options.output_dir, options.bids_dir, work_dir=options.work_dir)
+    derivatives.check_locations(
+        options.output_dir, options.bids_dir, work_dir=options.work_dir, database_dir=options.database_dir
+    )
     torch.set_num_threads(options.omp_nthreads)
     levels = {"participant": _participant, "group": _group, "train": _train}
     return levels[options.level](options)
@@ -75,7 +77,11 @@ def _select(options: Options) -> list[Run]:
         modalities=options.modalities,
         bids_filters=options.bids_filters,
     )
-    return select_runs(options.bids_dir, filters, options.database_dir)
+    database = options.database_dir
+    if options.dry_run and database is not None and not database.is_dir():
+        # One would be made.
+        database = None
+    return select_runs(options.bids_dir, filters, database)
 
 
 def _start_logging(verbosity: int) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from nibabel.nifti1 import Nifti1Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bids_harmonize.errors import BadData, NoInput, UsageError
@@ -77,7 +77,8 @@ class Transform:
         """Write the transform as safetensors."""
         # One entry: safetensors writes several in random order.
         metadata = {"transform": json.dumps({"shape": self.shape, "scale": self.scale.hex()})}
-        save_file({"curves": self.curves.cpu().contiguous()}, path, metadata=metadata)
+        # Not save_file, whose files are for their owner's eyes only.
+        path.write_bytes(save({"curves": self.curves.cpu().contiguous()}, metadata=metadata))
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
@@ -156,8 +157,8 @@ class Model:
 
     def serves(self, modality: str, body_part: str | None) -> bool:
         """Whether the model is meant for a modality and body part; an unstated body part fits every model."""
-        fits = body_part is None or body_part.upper() in self.card["BodyParts"]
-        return fits and modality == self.card["Modality"]
+        parts = {str(part).upper() for part in self.card["BodyParts"]}
+        return (body_part is None or body_part.upper() in parts) and modality == self.card["Modality"]
 
     def harmonize(self, image: Nifti1Image) -> Harmonized:
         """Bring an image to the intensities of the model's reference group.
@@ -230,6 +231,8 @@ def read_card(weights: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(card, dict) or any(key not in card for key in CARD_KEYS):
         raise BadData(f"{path} is no model card: it must hold {', '.join(CARD_KEYS)}")
+    if not isinstance(card["OutputScale"], dict) or "Unit" not in card["OutputScale"]:
+        raise BadData(f"{path} is no model card: OutputScale must say what Unit is")
     return card
 
 

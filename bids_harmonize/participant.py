@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata as packages
 from pathlib import Path
@@ -58,12 +59,14 @@ class Plan:
     metadata: Mapping[str, Any]
     model: Model
     output: Path
+    files: tuple[Path, ...]
     fingerprint: Mapping[str, str]
 
     @property
     def complete(self) -> bool:
         """Whether the result is there already, from the same input, model and options."""
-        return derivatives.completed(self.output, **self.fingerprint)
+        there = all(path.is_file() for path in self.files)
+        return there and derivatives.completed(self.output, **self.fingerprint)
 
 
 class PassedOver(Exception):
@@ -72,6 +75,7 @@ class PassedOver(Exception):
 
 def harmonize_runs(options: Options, runs: Sequence[Run]) -> int:
     """Harmonize the runs and return the exit code."""
+    derivatives.refuse_foreign(options.output_dir)
     models = [Model.load(model, options.device) for model in (*options.models, *bundled_models())]
     if options.dry_run:
         _tell(options, runs, models)
@@ -107,7 +111,15 @@ def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapp
         "options_hash": derivatives.options_hash(_relevant(options)),
     }
     output = derivatives.output_path(options.output_dir, run)
-    return Plan(run=run, metadata=metadata, model=model, output=output, fingerprint=fingerprint)
+    transform = [derivatives.transform_path(output)] if options.save_transform else []
+    return Plan(
+        run=run,
+        metadata=metadata,
+        model=model,
+        output=output,
+        files=(output, *transform, derivatives.sidecar_path(output)),
+        fingerprint=fingerprint,
+    )
 
 
 def _model_for(run: Run, metadata: Mapping[str, Any], models: Sequence[Model]) -> Model:
@@ -127,6 +139,9 @@ def _relevant(options: Options) -> dict[str, Any]:
 
 def _tell(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> None:
     """Print what would be done, and do nothing."""
+    print("about the dataset, where missing or out of date:")
+    for name in (*derivatives.DATASET_FILES, "logs/run_*.json"):
+        print(f"    {options.output_dir / name}")
     conflicting = conflicts(runs)
     for run in runs:
         try:
@@ -143,9 +158,8 @@ def _tell_plan(options: Options, plan: Plan) -> None:
     if plan.complete and not options.force:
         print(f"{plan.run.relative} is done already")
         return
-    transform = [derivatives.transform_path(plan.output)] if options.save_transform else []
     print(f"{plan.run.relative} would be harmonized with the model {plan.model.name}, into")
-    for path in (plan.output, *transform, derivatives.sidecar_path(plan.output)):
+    for path in plan.files:
         print(f"    {path}")
 
 
@@ -172,10 +186,11 @@ def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: M
         return Outcome(run=run, state="passed over", sentence=str(reason))
     except HarmonizeError as error:
         return _failed(options, run, str(error), error)
-    except MemoryError as error:
-        return _failed(options, run, f"{run.path} needs more memory than there is", error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return _failed(options, run, f"{run.path} needs more memory than there is; give it more", error)
     except Exception as error:
-        sentence = f"{run.path} failed unexpectedly ({type(error).__name__}: {error}); please report it"
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        sentence = f"{run.path} failed unexpectedly ({said}); please report it"
         return _failed(options, run, sentence, error)
     return Outcome(run=run, state="done", sentence=f"{run.relative} is harmonized")
 
@@ -202,14 +217,21 @@ def _harmonize(options: Options, plan: Plan) -> None:
         log.warning("%s: %s", plan.run.relative, warning)
     # Once the old sidecar is gone, a run that is stopped here is done again by the next.
     derivatives.remove_output(plan.output)
-    with derivatives.write_atomically(plan.output) as temporary:
-        nib.save(result.image, temporary)
-    if options.save_transform:
-        with derivatives.write_atomically(derivatives.transform_path(plan.output)) as temporary:
-            result.transform.save(temporary)
-    record = _record(options, plan, result, warnings) | {"ElapsedSeconds": round(time.monotonic() - start, 3)}
-    content = derivatives.sidecar(plan.run, plan.metadata, harmonize=record)
-    derivatives.write_json(derivatives.sidecar_path(plan.output), content)
+    try:
+        with derivatives.write_atomically(plan.output) as temporary:
+            nib.save(result.image, temporary)
+        if options.save_transform:
+            with derivatives.write_atomically(derivatives.transform_path(plan.output)) as temporary:
+                result.transform.save(temporary)
+        elapsed = {"ElapsedSeconds": round(time.monotonic() - start, 3)}
+        record = _record(options, plan, result, warnings) | elapsed
+        content = derivatives.sidecar(plan.run, plan.metadata, harmonize=record)
+        derivatives.write_json(derivatives.sidecar_path(plan.output), content)
+    except BaseException:
+        # An image without its sidecar is half an output, and no valid derivative.
+        with suppress(HarmonizeError):
+            derivatives.remove_output(plan.output)
+        raise
 
 
 def _record(options: Options, plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str, Any]:

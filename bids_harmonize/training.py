@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from bids_harmonize.grid import Cells, slice_points, splat
@@ -131,7 +131,7 @@ def input_distribution(data: Sequence[Example], seed: int) -> dict[str, list[flo
 def save_weights(network: CurveNetwork, path: Path) -> None:
     """Write the weights as safetensors."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path, metadata={"config": json.dumps(network.config)})
+    path.write_bytes(save(tensors, metadata={"config": json.dumps(network.config)}))
 
 
 def _step(state: State, pairs: Sequence[Pair], schedule: Schedule, rng: np.random.Generator) -> float:

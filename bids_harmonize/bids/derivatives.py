@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bids_harmonize.bids.atomic import write_atomically, write_json
-from bids_harmonize.bids.description import container, refuse_foreign, write_dataset_files
+from bids_harmonize.bids.description import DATASET_FILES, container, refuse_foreign, write_dataset_files
 from bids_harmonize.bids.logs import write_crash, write_run_log
 from bids_harmonize.bids.outputs import (
     check_locations,
@@ -22,6 +22,7 @@ from bids_harmonize.bids.runs import Run
 from bids_harmonize.bids.sidecars import inherited_metadata
 
 __all__ = [
+    "DATASET_FILES",
     "check_locations",
     "completed",
     "container",

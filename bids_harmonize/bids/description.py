@@ -16,6 +16,7 @@ NAME = "bids-harmonize"
 CODE_URL = "https://github.com/bids-apps/harmonize"
 BIDS_VERSION = "1.11.1"
 IMAGE = "bids/harmonize"
+DATASET_FILES = ("dataset_description.json", "README", ".bidsignore")
 
 # The validator matches a folder's name only without a trailing slash.
 _IGNORED = ("*.html", "figures", "group_*", "*_curves.safetensors")

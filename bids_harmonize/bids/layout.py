@@ -77,7 +77,18 @@ def images(dataset: Path, wanted: Sequence[str], database_dir: Path | None) -> l
     # An index made by another program may hold anything, derivatives included.
     allowed = _allowed(wanted)
     relative = [PurePosixPath(name).relative_to(everywhere.root) for name in found]
+    relative += _folders_named_as_scans(dataset, wanted)
     return list(_runs(dataset, [path for path in relative if allowed.search(f"/{path}")]))
+
+
+def _folders_named_as_scans(dataset: Path, wanted: Sequence[str]) -> list[PurePosixPath]:
+    """What pybids does not list, and must be reported all the same."""
+    found = list[Path]()
+    for label in wanted:
+        participant = dataset / f"sub-{label}"
+        for folder in (participant / "anat", *participant.glob("ses-*/anat")):
+            found += [path for path in folder.glob("sub-*.nii*") if path.is_dir()]
+    return [PurePosixPath(path.relative_to(dataset).as_posix()) for path in found]
 
 
 def _runs(dataset: Path, paths: Iterable[PurePosixPath]) -> Iterable[Run]:

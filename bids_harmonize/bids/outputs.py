@@ -6,9 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
-from bids_harmonize.bids.atomic import output_error
 from bids_harmonize.bids.runs import Run, output_stem
-from bids_harmonize.errors import UsageError
+from bids_harmonize.errors import CannotCreate, UsageError
 
 
 def expand(path: str | Path) -> Path:
@@ -62,14 +61,16 @@ def prepare_output(output_dir: Path, dataset: Path, *, work_dir: Path | None = N
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise output_error(output_dir, error) from error
+        raise CannotCreate(f"{output_dir} cannot be created or written: {error.strerror}.") from error
 
 
-def check_locations(output_dir: Path, dataset: Path, *, work_dir: Path | None = None) -> None:
+def check_locations(
+    output_dir: Path, dataset: Path, *, work_dir: Path | None = None, database_dir: Path | None = None
+) -> None:
     """Refuse output and work folders that would change the input; nothing is written.
 
     The output may lie in ``<dataset>/derivatives/NAME``, or contain the dataset, but not be it or lie
-    elsewhere in it; the work folder may not lie in the dataset at all.
+    elsewhere in it; the work folder and an index yet to be made may not lie in the dataset at all.
 
     Raises
     ------
@@ -84,6 +85,9 @@ def check_locations(output_dir: Path, dataset: Path, *, work_dir: Path | None = 
         raise UsageError(f"The output folder {output_dir} lies in the input; use {where} or one outside.")
     if work_dir is not None and inside_dataset(work_dir, dataset) is not None:
         raise UsageError(f"The work folder {work_dir} lies in the input dataset; name one outside.")
+    new_index = database_dir is not None and not (database_dir / "layout_index.sqlite").exists()
+    if database_dir is not None and new_index and inside_dataset(database_dir, dataset) is not None:
+        raise UsageError(f"The index {database_dir} would lie in the input dataset; name a folder outside.")
 
 
 def inside_dataset(path: Path, dataset: Path) -> tuple[str, ...] | None:

@@ -66,6 +66,9 @@ def file_sha256(path: Path) -> str:
     """
     if path.is_symlink() and not path.exists():
         raise BadData(f"{path} was not fetched; run: datalad get {path}")
+    # Opening a pipe would block for ever.
+    if path.exists() and not path.is_file():
+        raise BadData(f"{path} is not a file; replace or remove it.")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

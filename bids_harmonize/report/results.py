@@ -36,7 +36,7 @@ def write_group_tables(derivatives: Path, *, write: bool = True) -> dict[Path, i
         The tables and how many scans each lists; empty where there are no harmonized scans.
     """
     rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for sidecar in sorted(derivatives.glob("sub-*/**/*_desc-harmonized_*.json")):
+    for sidecar in sorted(derivatives.glob("sub-*/**/sub-*_desc-harmonized_*.json")):
         suffix = sidecar.stem.rsplit("_", 1)[-1]
         rows[suffix].append(_row(sidecar))
     tables = {}
