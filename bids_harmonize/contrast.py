@@ -95,8 +95,8 @@ class SurroundingGain:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, strength: float = 1.0) -> Self:
-        """Gains between about a third and three."""
-        return cls(float(np.exp(np.clip(rng.normal(0, 0.5), -1.1, 1.1) * strength)))
+        """Gains between about a quarter and four: fat is 1 to 4 times as bright as white matter in T1w."""
+        return cls(float(np.exp(np.clip(rng.normal(0, 0.7), -1.4, 1.4) * strength)))
 
     def apply(self, volume: NDArray[np.float32], inside: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale where `inside` (1 in the brain, 0 outside, soft between) is below 1."""

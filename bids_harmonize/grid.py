@@ -45,7 +45,8 @@ class Cells:
     def index(self, axis: int, device: torch.device | str = "cpu") -> Tensor:
         """The cell that holds each voxel along one axis, int64."""
         n, m = self.shape[axis], self.counts[axis]
-        return torch.arange(n, device=device) * m // n
+        # By the voxel's centre, so that a flipped volume has flipped cells.
+        return (2 * torch.arange(n, device=device) + 1) * m // (2 * n)
 
     def position(self, axis: int, device: torch.device | str = "cpu") -> Tensor:
         """Voxel centres in units of cells from the first cell's centre, held inside the outermost centres."""

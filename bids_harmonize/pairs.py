@@ -33,7 +33,7 @@ UNALTERED, MILD, MILD_STRENGTH = 0.12, 0.15, 0.3
 FREQUENCIES = {
     "ToneCurve": 0.6,
     "LocalToneCurves": 0.4,
-    "SurroundingGain": 0.5,
+    "SurroundingGain": 0.6,
     "RadialGain": 0.4,
     "CentrePerturbation": 0.4,
     "MagnitudePower": 0.4,
