@@ -9,9 +9,9 @@ import torch
 
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Filters, Run, check_dataset, select_runs
-from bids_harmonize.cli import Options
 from bids_harmonize.errors import NothingSelected
 from bids_harmonize.learn import learn
+from bids_harmonize.options import Options
 from bids_harmonize.participant import harmonize_runs
 from bids_harmonize.report.results import write_group_tables
 

@@ -14,13 +14,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from bids_harmonize.errors import BadLevel, HarmonizeError, InputOutputError, NoInput, UsageError
+from bids_harmonize.options import Options
 from bids_harmonize.version import version
 
 PROGRAM = "bids-harmonize"
@@ -40,78 +40,6 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _MEMORY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmgt]?)(i?)(b?)", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _ORDER = "BIDS_DIR OUTPUT_DIR ANALYSIS_LEVEL come first: an option that takes a list takes all that follows"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What one call of the program is asked to do.
-
-    Attributes
-    ----------
-    bids_dir, output_dir : Path
-        Input dataset and derivatives folder: absolute, symbolic links kept.
-    level : str
-        ``participant``, ``group`` or ``train``.
-    participants, excluded, sessions : tuple of str
-        Labels without ``sub-`` and ``ses-``; empty means no filter.
-    bids_filters : Mapping
-        Content of the filter file: suffix in lower case to a mapping of entity to value.
-    modalities : tuple of str
-        Suffixes to harmonize.
-    skip_validation : bool
-        Leave out the check that the input is valid BIDS.
-    database_dir : Path or None
-        A PyBIDS database to open.
-    n_cpus, omp_nthreads : int
-        CPUs in all, and threads for one run.
-    mem_bytes : int or None
-        Upper bound on memory, in bytes; None means no bound.
-    work_dir : Path or None
-        Not needed; accepted as in other apps, and refused in the input.
-    device : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    dry_run, force, stop_on_first_crash, reports_only, save_transform : bool
-        The switches of the same names.
-    seed : int
-        Seed of every random number.
-    models : tuple of str
-        Names of bundled models, or absolute paths of weight files; empty means the bundled ones.
-    reference_size : int
-        Number of scans in the reference group (level ``train``).
-    steps : int or None
-        Number of training steps (level ``train``); None means the trainer's own.
-    verbosity : int
-        How often ``-v`` was given.
-    command : tuple of str
-        The command line as typed.
-    """
-
-    bids_dir: Path
-    output_dir: Path
-    level: str
-    participants: tuple[str, ...]
-    excluded: tuple[str, ...]
-    sessions: tuple[str, ...]
-    bids_filters: Mapping[str, Mapping[str, Any]]
-    modalities: tuple[str, ...]
-    skip_validation: bool
-    database_dir: Path | None
-    n_cpus: int
-    omp_nthreads: int
-    mem_bytes: int | None
-    work_dir: Path | None
-    device: str
-    dry_run: bool
-    force: bool
-    stop_on_first_crash: bool
-    seed: int
-    reports_only: bool
-    save_transform: bool
-    models: tuple[str, ...]
-    reference_size: int
-    steps: int | None
-    verbosity: int
-    command: tuple[str, ...]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,10 +23,10 @@ from nibabel.nifti1 import Nifti1Image
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
-from bids_harmonize.cli import Options
 from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError
 from bids_harmonize.image import open_image
 from bids_harmonize.model import Harmonized, Model, bundled_models
+from bids_harmonize.options import Options
 from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")
