@@ -25,7 +25,8 @@ from bids_harmonize.version import version
 DEFAULT_STEPS = {"T1w": 2000, "T2w": 1600}
 # The median of the reference group's white matter in every output.
 WHITE_MATTER = 1000.0
-HEAD = ["HEAD", "BRAIN", "SKULL"]
+# Terms of DICOM for what these models are trained on.
+HEAD = ["HEAD", "BRAIN", "SKULL", "HEADNECK"]
 
 
 def learn(
