@@ -11,6 +11,7 @@ from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Filters, Run, check_dataset, select_runs
 from bids_harmonize.errors import NothingSelected
 from bids_harmonize.learn import learn
+from bids_harmonize.model import Model
 from bids_harmonize.options import Options
 from bids_harmonize.participant import harmonize_runs
 from bids_harmonize.report.results import write_group_tables
@@ -54,6 +55,7 @@ def _train(options: Options) -> int:
         print(*(f"{run.relative} -> reference candidate" for run in runs), sep="\n")
         return 0
     derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
+    models = [Model.load(model, "cpu") for model in options.models]
     for modality in dict.fromkeys(run.modality for run in runs):
         scans = [run for run in runs if run.modality == modality]
         weights = learn(
@@ -64,6 +66,7 @@ def _train(options: Options) -> int:
             steps=options.steps,
             seed=options.seed,
             progress=log.info,
+            start=next((model for model in models if model.serves(modality, None)), None),
         )
         print(f"model for {modality}: {weights}")
     return 0

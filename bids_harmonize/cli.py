@@ -320,7 +320,8 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         "--model",
         metavar="MODEL",
         type=_model,
-        help="names of bundled models, or .safetensors files, to use instead of the bundled models",
+        help="names of bundled models, or .safetensors files, to use instead of the bundled models; "
+        "for train: to start from",
     )
     _add(
         group,

@@ -17,12 +17,15 @@ from bids_harmonize.bids.derivatives import write_atomically, write_json
 from bids_harmonize.bids.selection import Run
 from bids_harmonize.errors import BadData
 from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
+from bids_harmonize.model import Model
 from bids_harmonize.pairs import FREQUENCIES, MILD, MILD_STRENGTH, SCALE_JITTER, UNALTERED
 from bids_harmonize.reference import ReferenceScan, choose_group, measure_scan
 from bids_harmonize.training import Schedule, save_weights, train
 from bids_harmonize.version import version
 
 DEFAULT_STEPS = {"T1w": 2000, "T2w": 1600}
+# A network that has learned already must not unlearn at full speed.
+FIRST_RATE, LATER_RATE = 2e-3, 1e-3
 # The median of the reference group's white matter in every output.
 WHITE_MATTER = 1000.0
 # Terms of DICOM for what these models are trained on.
@@ -38,6 +41,7 @@ def learn(
     steps: int | None,
     seed: int,
     progress: Callable[[str], None],
+    start: Model | None = None,
 ) -> Path:
     """Choose the reference group among the runs, train, and write weights and model card.
 
@@ -45,6 +49,8 @@ def learn(
     ----------
     runs
         Candidates, all of one modality, heads.
+    start
+        A model whose training goes on; None starts anew.
     folder
         Gets ``<modality>.safetensors``, ``<modality>.json`` and a folder with the checkpoint.
     size
@@ -60,8 +66,11 @@ def learn(
     group = choose_group(scans, size)
     left_out = [scan for scan in scans if all(scan is not chosen for chosen in group)]
     progress(f"reference group of {len(group)}; left out: {', '.join(s.name for s in left_out) or 'nobody'}")
-    schedule = Schedule(steps=steps or DEFAULT_STEPS.get(modality, 2000), seed=seed)
-    network, record = train(group, left_out, folder / f"checkpoint-{modality}", schedule, progress)
+    steps = steps or DEFAULT_STEPS.get(modality, 2000)
+    schedule = Schedule(steps=steps, seed=seed, learning_rate=FIRST_RATE if start is None else LATER_RATE)
+    checkpoint = folder / f"checkpoint-{modality}"
+    network, record = train(group, left_out, checkpoint, schedule, progress, start.network if start else None)
+    record["StartedFrom"] = None if start is None else _history(start)
     weights = folder / f"{modality}.safetensors"
     with write_atomically(weights) as temporary:
         save_weights(network, temporary)
@@ -118,6 +127,12 @@ def model_card(
         "Hardware": f"CPU ({platform.machine()}), {threads} thread(s), torch {torch.__version__}",
         **record,
     }
+
+
+def _history(model: Model) -> dict[str, Any]:
+    """What is to be known of a model that another one starts from."""
+    told = ("Schedule", "DurationSeconds", "Hardware", "Alterations", "Figures", "StartedFrom")
+    return {"SHA256": model.sha256} | {key: model.card[key] for key in told if key in model.card}
 
 
 def source_of(dataset: Path) -> dict[str, Any]:

@@ -119,16 +119,25 @@ def test_another_group_starts_afresh(small_group: list[ReferenceScan], tmp_path:
 
 
 def test_training_brings_left_out_scans_closer(small_group: list[ReferenceScan], tmp_path: Path) -> None:
-    schedule = Schedule(steps=40, batch=1, warmup=4, learning_rate=1e-2, average=0.9)
+    schedule = Schedule(steps=60, batch=1, warmup=4, learning_rate=1e-2, average=0.9)
     lines: list[str] = []
     network, record = train(small_group[:3], small_group[3:], tmp_path, schedule, lines.append)
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
-    assert len(losses) == 20
+    assert len(losses) == 30
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:4])
     untrained = validate(Tiny(), small_group[3:], schedule.seed)
     assert record["Figures"].keys() == untrained.keys()
     assert record["Figures"]["LeftOutAlteredDecibel"] > untrained["LeftOutAlteredDecibel"] + 1
     assert validate(network, small_group[3:], schedule.seed) == record["Figures"]
+
+
+def test_training_goes_on_from_given_weights(small_group: list[ReferenceScan], tmp_path: Path) -> None:
+    start, _ = train(small_group, [], tmp_path / "a", SCHEDULE, silent)
+    still = replace(SCHEDULE, learning_rate=0.0)
+    unmoved, _ = train(small_group, [], tmp_path / "b", still, silent, start)
+    moved, _ = train(small_group, [], tmp_path / "c", SCHEDULE, silent, start)
+    assert same_weights(unmoved, start)
+    assert not same_weights(moved, start)
 
 
 def test_averaged_weights_are_those_of_the_last_steps(
