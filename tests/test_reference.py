@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import HEAD_GRID, MPRAGE, T2_SPIN_ECHO, ball_scan
+from heads import HEAD_GRID, MPRAGE, T2_SPIN_ECHO, ball_scan
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ball_scan
+from heads import ball_scan
 from safetensors import safe_open
 from safetensors.torch import load_file
 

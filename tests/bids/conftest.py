@@ -7,13 +7,8 @@ from pathlib import Path, PurePosixPath
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 
 from bids_harmonize.bids.runs import MODALITY_OF_SUFFIX, Run, parse_name
-
-# A busy machine is no reason to fail.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 Add = Callable[..., Path]
 

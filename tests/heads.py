@@ -1,0 +1,59 @@
+"""Small heads and models that several test modules use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bids_harmonize.grid import KNOTS
+from bids_harmonize.network import CurveNetwork
+from bids_harmonize.phantom import Grid, Protocol
+from bids_harmonize.reference import ReferenceScan
+from bids_harmonize.training import save_weights
+
+HEAD_GRID = Grid(zooms=(3.5, 3.5, 3.5))
+MPRAGE = Protocol(field_strength=3.0, sequence="MPRAGE", tr=2300, te=3, ti=900)
+T2_SPIN_ECHO = Protocol(field_strength=3.0, sequence="spin echo", tr=4000, te=100)
+
+
+def write_model(folder: Path, network: CurveNetwork, name: str) -> Path:
+    """Weights and a minimal model card; the path of the weights."""
+    path = folder / f"{name}.safetensors"
+    save_weights(network, path)
+    card: dict[str, Any] = {
+        "Name": name,
+        "Modality": "T1w",
+        "BodyParts": ["BRAIN", "HEAD"],
+        "OutputScale": {"Unit": 1000, "Definition": "median of the reference group's white matter"},
+        "InputDistribution": {"Mean": [0.5] * (2 * KNOTS), "StandardDeviation": [0.1] * (2 * KNOTS)},
+        "SHA256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(card), encoding="utf-8")
+    return path
+
+
+def random_network(seed: int) -> CurveNetwork:
+    """A tiny network whose curves differ from cell to cell."""
+    torch.manual_seed(seed)
+    network = CurveNetwork(widths=(4, 8), context=8)
+    for layer in (network.overall, network.local):
+        torch.nn.init.normal_(layer.weight, 0, 0.5)
+        torch.nn.init.normal_(layer.bias, 0, 0.5)
+    return network
+
+
+def ball_scan(seed: int, shape: tuple[int, int, int] = (24, 26, 22)) -> ReferenceScan:
+    """A brain of 900 within 600, in scalp of 1200, at 6 mm, with a little noise."""
+    rng = np.random.default_rng(seed)
+    axes = [np.arange(n) - (n - 1) / 2 for n in shape]
+    radius = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
+    volume = np.select([radius < 4, radius < 7, radius < 8, radius < 10], [900.0, 600.0, 100.0, 1200.0], 0.0)
+    noisy = np.hypot(volume + rng.normal(0, 10, shape), rng.normal(0, 10, shape)).astype(np.float32)
+    return ReferenceScan(
+        name=f"ball-{seed}", volume=noisy, zooms=(6.0, 6.0, 6.0), brain=radius < 7, white_matter=900.0
+    )
