@@ -34,7 +34,7 @@ log = logging.getLogger("bids_harmonize")
 # Peak memory: the interpreter with its libraries, and per voxel the image as stored, scaled, and harmonized.
 BASE_BYTES, BYTES_PER_VOXEL = 500_000_000, 24
 # Farther from the training inputs than this, an edit deserves a look; typical training inputs have 1.
-FAR_FROM_TRAINING = 4.0
+FAR_FROM_TRAINING = 2.0
 REPORTED_PACKAGES = ("torch", "numpy", "nibabel", "pybids", "safetensors", "scipy")
 
 
