@@ -97,6 +97,6 @@ def test_a_file_that_was_not_fetched_or_is_none(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(BadData, match="datalad get"):
         file_sha256(tmp_path / "link")
-    for path in (tmp_path / "absent", tmp_path):
-        with pytest.raises(BadData, match="cannot be read"):
+    for path, why in ((tmp_path / "absent", "cannot be read"), (tmp_path, "is not a file")):
+        with pytest.raises(BadData, match=why):
             file_sha256(path)
