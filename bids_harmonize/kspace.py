@@ -134,7 +134,7 @@ class MagnitudePower:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, strength: float = 1.0) -> Self:
-        """Powers around 1 within 0.02 to 0.15 cycles/mm."""
+        """Powers of 1 ± 0.05 (standard deviation; at most ± 0.12) within 0.02 to 0.15 cycles/mm."""
         power = 1 + float(np.clip(rng.normal(0, 0.05), -0.12, 0.12)) * strength
         return cls(power, float(rng.uniform(0.02, 0.15)))
 
@@ -210,7 +210,7 @@ class SmoothField:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, strength: float = 1.0) -> Self:
-        """Five cosines of at most two periods, together about ±25 %."""
+        """Five cosines of at most one period along each axis, together about ±25 %."""
         terms = []
         for _ in range(5):
             x, y, z = (int(n) for n in rng.integers(0, 3, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import platform
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from bids_harmonize.bids.selection import Run
 from bids_harmonize.errors import BadData
 from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
 from bids_harmonize.model import Model
-from bids_harmonize.pairs import FREQUENCIES, MILD, MILD_STRENGTH, SCALE_JITTER, UNALTERED
+from bids_harmonize.pairs import FAMILIES, FREQUENCIES, MILD, MILD_STRENGTH, SCALE_JITTER, UNALTERED
 from bids_harmonize.reference import ReferenceScan, choose_group, measure_scan
 from bids_harmonize.training import Schedule, save_weights, train
 from bids_harmonize.version import version
@@ -116,16 +117,21 @@ def model_card(
             "LeftOut": [scan.name for scan in left_out],
             "WhiteMatterBefore": {scan.name: round(scan.white_matter, 2) for scan in group},
         },
-        "Alterations": {
-            "Frequencies": FREQUENCIES,
-            "UnalteredShare": UNALTERED,
-            "MildShare": MILD,
-            "MildStrength": MILD_STRENGTH,
-            "ScaleJitter": SCALE_JITTER,
-            "Ranges": "those of the `sample` methods in kspace.py and contrast.py of this version",
-        },
+        "Alterations": alterations(),
         "Hardware": f"CPU ({platform.machine()}), {threads} thread(s), torch {torch.__version__}",
         **record,
+    }
+
+
+def alterations() -> dict[str, Any]:
+    """What the scans were altered by, how often, and how much."""
+    return {
+        "UnalteredShare": UNALTERED,
+        "MildShare": MILD,
+        "MildStrength": MILD_STRENGTH,
+        "ScaleJitter": SCALE_JITTER,
+        "Frequencies": FREQUENCIES,
+        "Parameters": {family.__name__: inspect.getdoc(family.sample) for family in FAMILIES},
     }
 
 

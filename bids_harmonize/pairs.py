@@ -45,6 +45,17 @@ FREQUENCIES = {
     "SkullStripped": 0.2,
     "Cropped": 0.3,
 }
+FAMILIES = (
+    ToneCurve,
+    SurroundingGain,
+    RadialGain,
+    CentrePerturbation,
+    MagnitudePower,
+    LowBand,
+    Apodization,
+    SmoothField,
+    Noise,
+)
 # The bright value that scales a scan may be set by fat in one protocol and by white matter in another.
 SCALE_JITTER = 0.1
 WORKING_MM = 2.0

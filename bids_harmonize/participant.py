@@ -243,7 +243,7 @@ def _record(options: Options, plan: Plan, result: Harmonized, warnings: Sequence
         "Model": model.name,
         "ModelSHA256": model.sha256,
         "InputSHA256": plan.fingerprint["input_sha256"],
-        "Options": _relevant(options),
+        "Options": _relevant(options) | {"Device": options.device, "Models": list(options.models)},
         "OptionsSHA256": plan.fingerprint["options_hash"],
         "Device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
         "TorchVersion": torch.__version__,
