@@ -31,8 +31,9 @@ from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")
 
-# Peak memory: the interpreter with its libraries, and per voxel the image as stored, scaled, and harmonized.
-BASE_BYTES, BYTES_PER_VOXEL = 500_000_000, 24
+# Peak memory: the interpreter with its libraries; per voxel, besides the image as it is stored, three volumes
+# of float32 (read, scaled, harmonized) and what goes with a part of them.
+BASE_BYTES, BYTES_PER_VOXEL = 500_000_000, 14
 # Farther from the training inputs than this, an edit deserves a look; typical training inputs have 1.
 FAR_FROM_TRAINING = 2.0
 REPORTED_PACKAGES = ("torch", "numpy", "nibabel", "pybids", "safetensors", "scipy")
@@ -257,7 +258,8 @@ def _record(options: Options, plan: Plan, result: Harmonized, warnings: Sequence
 
 
 def _check_memory(image: Nifti1Image, path: Path, limit: int | None) -> None:
-    needed = BASE_BYTES + BYTES_PER_VOXEL * math.prod(image.shape)
+    per_voxel = BYTES_PER_VOXEL + image.get_data_dtype().itemsize
+    needed = BASE_BYTES + per_voxel * math.prod(image.shape)
     if limit is not None and needed > limit:
         raise BadData(f"{path} needs about {needed / 1e9:.1f} GB, more than --mem allows; allow more")
 
