@@ -65,7 +65,6 @@ INHERITED: Mapping[str, Callable[[object], bool]] = {
             "PulseSequenceDetails",
             "ParallelAcquisitionTechnique",
             "PartialFourierDirection",
-            "ContrastBolusIngredient",
         ),
         _text,
     ),
@@ -84,6 +83,9 @@ INHERITED: Mapping[str, Callable[[object], bool]] = {
         _positive,
     ),
     "FlipAngle": _angle,
+    "ContrastBolusIngredient": _one_of(
+        "IODINE", "GADOLINIUM", "CARBON DIOXIDE", "BARIUM", "XENON", "UNKNOWN", "NONE"
+    ),
     "MRAcquisitionType": _one_of("1D", "2D", "3D"),
     "PhaseEncodingDirection": _one_of("i", "i-", "j", "j-", "k", "k-"),
 }

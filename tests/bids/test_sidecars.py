@@ -117,6 +117,7 @@ def test_skull_stripped_is_always_there(given: object, expected: bool) -> None:
         ("Manufacturer", None),
         ("ScanOptions", ["a", 1]),
         ("MTState", "off"),
+        ("ContrastBolusIngredient", ""),
     ],
 )
 def test_a_value_that_a_validator_would_refuse_is_left_out(key: str, value: object) -> None:
