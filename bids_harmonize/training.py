@@ -112,10 +112,11 @@ def validate(network: CurveNetwork, left_out: Sequence[ReferenceScan], seed: int
     drawn = [
         draw_pair(data, np.random.default_rng([seed, VALIDATION, index])) for index in range(VALIDATION_PAIRS)
     ]
+    rescaled = [agreement_db(_rescaled(pair), pair.original[pair.brain]) for pair in drawn]
     # Of a pair that was not altered there is nothing to say here.
-    drawn = [pair for pair in drawn if agreement_db(_rescaled(pair), pair.original[pair.brain]) < UNCHANGED]
-    before = [agreement_db(_rescaled(pair), pair.original[pair.brain]) for pair in drawn]
-    after = [_agreement(network, pair) for pair in drawn]
+    altered = [(pair, plain) for pair, plain in zip(drawn, rescaled, strict=True) if plain < UNCHANGED]
+    before = [plain for _, plain in altered]
+    after = [_agreement(network, pair) for pair, _ in altered]
     return {
         "LeftOutUnalteredDecibel": round(float(np.mean(unaltered)), 2),
         "LeftOutAlteredDecibel": round(float(np.mean(after)), 2),

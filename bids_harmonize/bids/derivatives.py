@@ -11,7 +11,6 @@ from bids_harmonize.bids.description import DATASET_FILES, container, refuse_for
 from bids_harmonize.bids.logs import write_crash, write_run_log
 from bids_harmonize.bids.outputs import (
     check_locations,
-    expand,
     output_path,
     prepare_output,
     sidecar_path,
@@ -26,7 +25,6 @@ __all__ = [
     "check_locations",
     "completed",
     "container",
-    "expand",
     "file_sha256",
     "options_hash",
     "output_path",

@@ -82,5 +82,3 @@ def write_crash(output_dir: Path, run: Run, error_text: str) -> Path:
 def _unique() -> str:
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"{now}-{os.getpid()}-{secrets.token_hex(4)}"
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{now}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -10,20 +10,6 @@ from bids_harmonize.bids.runs import Run, output_stem
 from bids_harmonize.errors import CannotCreate, UsageError
 
 
-def expand(path: str | Path) -> Path:
-    """Make a path absolute and replace a leading ``~``; symbolic links are not followed.
-
-    Raises
-    ------
-    UsageError
-        If ``~`` has no meaning, as for a user without home folder.
-    """
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError as error:
-        raise UsageError(f"{path}: there is no home folder for ~; write the path in full.") from error
-
-
 def output_path(output_dir: Path, run: Run) -> Path:
     """The harmonized image of a run.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from bids_harmonize.bids.outputs import (
-    expand,
     inside_dataset,
     output_path,
     prepare_output,
@@ -106,17 +105,3 @@ def test_an_output_without_permission(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o555)
     with pytest.raises(CannotCreate, match="Permission denied"):
         prepare_output(tmp_path / "out", dataset)
-
-
-def test_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert expand("~/out") == tmp_path / "out"
-    assert expand("out") == tmp_path / "out"
-    with pytest.raises(UsageError, match="~nobody-here"):
-        expand("~nobody-here/out")
-
-
-def test_expanding_keeps_links(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path)
-    assert expand(tmp_path / "link" / "x") == tmp_path / "link" / "x"
