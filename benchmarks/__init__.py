@@ -1,0 +1,1 @@
+"""Efficacy and speed, side by side with what users would use instead."""
