@@ -10,7 +10,7 @@ import torch
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Filters, Run, check_dataset, select_runs
 from bids_harmonize.errors import NothingSelected
-from bids_harmonize.learn import learn
+from bids_harmonize.learn import body_part_of, learn
 from bids_harmonize.model import Model
 from bids_harmonize.options import Options
 from bids_harmonize.participant import harmonize_runs
@@ -56,19 +56,22 @@ def _train(options: Options) -> int:
         return 0
     derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
     models = [Model.load(model, "cpu") for model in options.models]
-    for modality in dict.fromkeys(run.modality for run in runs):
-        scans = [run for run in runs if run.modality == modality]
+    kinds = [(run.modality, body_part_of(run)) for run in runs]
+    for modality, body_part in dict.fromkeys(kinds):
         weights = learn(
-            scans,
+            [run for run, kind in zip(runs, kinds, strict=True) if kind == (modality, body_part)],
             modality,
             options.output_dir,
             size=options.reference_size,
             steps=options.steps,
             seed=options.seed,
             progress=log.info,
-            start=next((model for model in models if model.serves(modality, None)), None),
+            body_part=body_part,
+            start=next((model for model in models if model.serves(modality, body_part)), None),
+            label_maps=options.label_maps,
+            device=options.device,
         )
-        print(f"model for {modality}: {weights}")
+        print(f"model for {modality} of {body_part}: {weights}")
     return 0
 
 

@@ -27,6 +27,7 @@ PROGRAM = "bids-harmonize"
 LEVELS = ("participant", "group", "train")
 MODALITIES = ("T1w", "T2w", "inplaneT2")
 DEFAULT_MODALITIES = ("T1w", "T2w")
+OUT_OF_DISTRIBUTION = ("skip", "harmonize", "fail")
 # torch takes seeds of 64 bits with a sign.
 MAX_SEED = 2**63 - 1
 # Shells report a process that a signal ended as 128 + its number.
@@ -87,6 +88,8 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
     given = parser().parse_args(argv)
     if not os.path.isdir(given.bids_dir):
         raise NoInput(f"the dataset {given.bids_dir} does not exist, or is not a folder")
+    if given.label_maps is not None and not os.path.isdir(given.label_maps):
+        raise UsageError(f"the label maps {given.label_maps} do not exist, or are not a folder")
     n_cpus = given.n_cpus or default_cpus(os.environ)
     return Options(
         bids_dir=given.bids_dir,
@@ -110,9 +113,11 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
         seed=given.seed,
         reports_only=given.reports_only,
         save_transform=given.save_transform,
+        out_of_distribution=given.out_of_distribution,
         models=_unique(given.model),
         reference_size=given.reference_size,
         steps=given.steps,
+        label_maps=given.label_maps,
         verbosity=given.verbose,
         command=(program, *argv),
     )
@@ -329,6 +334,15 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="also write the tone curves of every scan, from which the result can be made again",
     )
+    _add(
+        group,
+        "--out-of-distribution",
+        metavar="ACTION",
+        choices=OUT_OF_DISTRIBUTION,
+        default="skip",
+        help="what to do with scans unlike what the model is meant for, such as FLAIR or CT: skip (write them "
+        "unchanged, as desc-unharmonized), harmonize (and only flag them), or fail (default: skip)",
+    )
     _add(group, "--seed", metavar="N", type=_seed, default=0, help="seed of every random number (default: 0)")
 
 
@@ -411,6 +425,14 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         type=_positive,
         help="number of training steps (default: the trainer's)",
+    )
+    _add(
+        group,
+        "--label-maps",
+        metavar="DIR",
+        type=_path,
+        help="folder of *_dseg.nii.gz label maps (FreeSurfer numbers), to train on simulated acquisitions "
+        "too (default: none)",
     )
 
 

@@ -58,6 +58,12 @@ def magnetization_prepared(tissue: Tissue, *, tr: float, te: float, ti: float) -
     return abs(tissue.proton_density * recovery) * np.exp(-te / tissue.t2)
 
 
+def inversion_recovery(tissue: Tissue, *, tr: float, te: float, ti: float) -> float:
+    """Magnitude signal of an inversion-recovery spin echo (FLAIR, STIR)."""
+    recovery = 1 - 2 * np.exp(-ti / tissue.t1) + np.exp(-tr / tissue.t1)
+    return abs(tissue.proton_density * recovery) * np.exp(-te / tissue.t2)
+
+
 @dataclass(frozen=True)
 class ToneCurve:
     """A rising curve through (0, 0) and (1, 1), given by the slopes of its equal segments between.

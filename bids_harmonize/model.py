@@ -27,6 +27,7 @@ from bids_harmonize.errors import BadData, NoInput, UsageError
 from bids_harmonize.grid import Cells, slice_volume, splat
 from bids_harmonize.image import Voxels, as_magnitude, intensity_scale, read_voxels, with_voxels, zooms
 from bids_harmonize.network import CurveNetwork, global_features
+from bids_harmonize.recognition import Recognition, Recognizer
 from bids_harmonize.safety import distribution_distance, summarize_edit
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -101,11 +102,23 @@ class Transform:
 
 @dataclass(frozen=True, kw_only=True)
 class Harmonized:
-    """A harmonized image, the transform that made it, and numbers that describe it."""
+    """A harmonized image, the transform that made it, and numbers that describe it.
+
+    Attributes
+    ----------
+    recognition
+        How unlike the scans that the model is meant for the input is; None if the model cannot tell.
+    """
 
     image: Nifti1Image
     transform: Transform
     summary: dict[str, Any]
+    recognition: Recognition | None
+
+    @property
+    def out_of_distribution(self) -> bool:
+        """Whether the model is known not to be meant for such a scan."""
+        return self.recognition is not None and self.recognition.flagged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +133,15 @@ class Model:
         What the model was trained on, how, and how well it does.
     sha256
         Of the weight file.
+    recognizer
+        Tells scans that the model is not meant for; None if the card, an older one, holds none.
     """
 
     network: CurveNetwork
     card: Mapping[str, Any]
     sha256: str
     device: torch.device
+    recognizer: Recognizer | None = None
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto") -> Self:
@@ -148,7 +164,13 @@ class Model:
                 f"{path} is not the file that its model card describes (SHA-256 differs); restore it"
             )
         where = torch_device(device)
-        return cls(network=_load_network(path).to(where).eval(), card=card, sha256=sha256, device=where)
+        return cls(
+            network=_load_network(path).to(where).eval(),
+            card=card,
+            sha256=sha256,
+            device=where,
+            recognizer=_recognizer(card, path),
+        )
 
     @property
     def name(self) -> str:
@@ -161,7 +183,9 @@ class Model:
         return (body_part is None or body_part.upper() in parts) and modality == self.card["Modality"]
 
     def harmonize(self, image: Nifti1Image) -> Harmonized:
-        """Bring an image to the intensities of the model's reference group.
+        """Bring an image to the intensities of the model's reference group, whatever it shows.
+
+        Whether the model is meant for such an image, `Harmonized.out_of_distribution` tells.
 
         Parameters
         ----------
@@ -178,10 +202,9 @@ class Model:
         BadData
             The image cannot be read or holds nothing that could be harmonized.
         """
-        size = zooms(image)
         voxels, replaced, negative = as_magnitude(read_voxels(image))
         scale = intensity_scale(voxels)
-        histogram = self._splat(voxels, scale, Cells.of(voxels.shape, size))
+        histogram = self._histogram(image, voxels, scale)
         transform = self._transform(histogram, image.affine, voxels.shape, scale)
         output = transform.apply_to_voxels(voxels)
         features = global_features(histogram[None])[0].cpu().numpy()
@@ -193,19 +216,41 @@ class Model:
             "NonFiniteVoxelsSetToZero": replaced,
             "NegativeVoxelsSetToZero": negative,
         }
-        return Harmonized(image=with_voxels(image, output), transform=transform, summary=summary)
+        return Harmonized(
+            image=with_voxels(image, output),
+            transform=transform,
+            summary=summary,
+            recognition=self._recognize(histogram),
+        )
 
-    def _splat(self, voxels: Voxels, scale: float, cells: Cells) -> Tensor:
-        return splat(torch.from_numpy(voxels / np.float32(scale)).to(self.device), cells)
+    def recognize(self, image: Nifti1Image) -> Recognition | None:
+        """How unlike the scans that the model is meant for an image is; None if the model cannot tell.
+
+        Raises
+        ------
+        BadData
+            The image cannot be read or holds nothing that could be harmonized.
+        """
+        voxels = as_magnitude(read_voxels(image))[0]
+        return self._recognize(self._histogram(image, voxels, intensity_scale(voxels)))
+
+    def _recognize(self, histogram: Tensor) -> Recognition | None:
+        return None if self.recognizer is None else self.recognizer.recognize(histogram)
+
+    def _histogram(self, image: Nifti1Image, voxels: Voxels, scale: float) -> Tensor:
+        """Counts, with the cells in the orientation of the training scans (RAS)."""
+        scaled = torch.from_numpy(voxels / np.float32(scale)).to(self.device)
+        histogram = splat(scaled, Cells.of(voxels.shape, zooms(image)))
+        order, flips = _to_ras(image.affine)
+        return histogram.permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flips])
 
     def _transform(
         self, histogram: Tensor, affine: np.ndarray, shape: tuple[int, ...], scale: float
     ) -> Transform:
-        """Predict the curves with the cells in the orientation of the training scans (RAS)."""
+        """Predict the curves and turn them as the image lies."""
         order, flips = _to_ras(affine)
-        turned = histogram.permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flips])
         with torch.no_grad():
-            curves = self.network(turned[None])[0]
+            curves = self.network(histogram[None])[0]
         back = curves.flip([axis + 1 for axis in flips]).permute(
             0, *(order.index(axis) + 1 for axis in range(3))
         )
@@ -234,6 +279,14 @@ def read_card(weights: Path) -> dict[str, Any]:
     if not isinstance(card["OutputScale"], dict) or "Unit" not in card["OutputScale"]:
         raise BadData(f"{path} is no model card: OutputScale must say what Unit is")
     return card
+
+
+def unchanged(image: Nifti1Image) -> Nifti1Image:
+    """A copy of an image on the same grid, float32, its values and the window of its display as they are."""
+    copy = with_voxels(image, read_voxels(image))
+    for name in ("cal_min", "cal_max"):
+        copy.header[name] = image.header[name]
+    return copy
 
 
 def bundled_models() -> list[str]:
@@ -295,6 +348,15 @@ def _load_network(path: Path) -> CurveNetwork:
     except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise BadData(f"{path} holds no weights of this network as safetensors; train it anew") from error
     return network
+
+
+def _recognizer(card: Mapping[str, Any], path: Path) -> Recognizer | None:
+    if card.get("Recognizer") is None:
+        return None
+    try:
+        return Recognizer.of_card(card["Recognizer"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise BadData(f"the model card of {path} holds a damaged Recognizer; remove or restore it") from error
 
 
 def _to_ras(affine: np.ndarray) -> tuple[list[int], list[int]]:

@@ -40,12 +40,16 @@ class Options:
         The switches of the same names.
     seed : int
         Seed of every random number.
+    out_of_distribution : str
+        ``harmonize``, ``skip`` or ``fail``: what to do with scans unlike what the model is meant for.
     models : tuple of str
         Names of bundled models, or absolute paths of weight files; empty means the bundled ones.
     reference_size : int
         Number of scans in the reference group (level ``train``).
     steps : int or None
         Number of training steps (level ``train``); None means the trainer's own.
+    label_maps : Path or None
+        Folder of label maps to simulate acquisitions from (level ``train``).
     verbosity : int
         How often ``-v`` was given.
     command : tuple of str
@@ -73,8 +77,10 @@ class Options:
     seed: int
     reports_only: bool
     save_transform: bool
+    out_of_distribution: str
     models: tuple[str, ...]
     reference_size: int
     steps: int | None
+    label_maps: Path | None
     verbosity: int
     command: tuple[str, ...]

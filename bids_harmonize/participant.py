@@ -25,8 +25,9 @@ from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
 from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError
 from bids_harmonize.image import open_image
-from bids_harmonize.model import Harmonized, Model, bundled_models
+from bids_harmonize.model import Harmonized, Model, Transform, bundled_models, unchanged
 from bids_harmonize.options import Options
+from bids_harmonize.recognition import Recognition
 from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")
@@ -34,14 +35,12 @@ log = logging.getLogger("bids_harmonize")
 # Peak memory: the interpreter with its libraries; per voxel, besides the image as it is stored, three volumes
 # of float32 (read, scaled, harmonized) and what goes with a part of them.
 BASE_BYTES, BYTES_PER_VOXEL = 500_000_000, 14
-# Farther from the training inputs than this, an edit deserves a look; typical training inputs have 1.
-FAR_FROM_TRAINING = 2.0
 REPORTED_PACKAGES = ("torch", "numpy", "nibabel", "pybids", "safetensors", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a run: `state` is one of `STATES`."""
+    """What became of a run: `state` is one of `STATES`, or `UNHARMONIZED`."""
 
     run: Run
     state: str
@@ -50,24 +49,49 @@ class Outcome:
 
 
 STATES = {"done": "harmonized", "skipped": "done before", "passed over": "passed over", "failed": "failed"}
+UNHARMONIZED = "left unharmonized"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run, what its sidecars say, the model for it, and where the result goes."""
+    """A run, what its sidecars say, the model for it, and where the result goes.
+
+    Attributes
+    ----------
+    output, unharmonized
+        The image if it is harmonized, and if it is passed through.
+    files
+        All files of a harmonized run.
+    fingerprint
+        Hashes of input and model.
+    options
+        Hashes of the options that matter: of a scan that the model is meant for (True) and another (False).
+    """
 
     run: Run
     metadata: Mapping[str, Any]
     model: Model
     output: Path
+    unharmonized: Path
     files: tuple[Path, ...]
     fingerprint: Mapping[str, str]
+    options: Mapping[bool, str]
 
     @property
     def complete(self) -> bool:
         """Whether the result is there already, from the same input, model and options."""
+        if self._done(self.unharmonized, familiar=False):
+            return True
         there = all(path.is_file() for path in self.files)
-        return there and derivatives.completed(self.output, **self.fingerprint)
+        return there and any(self._done(self.output, familiar=familiar) for familiar in self.options)
+
+    def _done(self, output: Path, *, familiar: bool) -> bool:
+        return derivatives.completed(output, **self.fingerprint, options_hash=self.options[familiar])
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, sidecars first; a run that is stopped then is done again."""
+        derivatives.remove_output(self.output)
+        derivatives.remove_output(self.unharmonized)
 
 
 class PassedOver(Exception):
@@ -109,7 +133,6 @@ def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapp
     fingerprint = {
         "input_sha256": derivatives.file_sha256(run.path),
         "model_sha256": model.sha256,
-        "options_hash": derivatives.options_hash(_relevant(options)),
     }
     output = derivatives.output_path(options.output_dir, run)
     transform = [derivatives.transform_path(output)] if options.save_transform else []
@@ -118,8 +141,10 @@ def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapp
         metadata=metadata,
         model=model,
         output=output,
+        unharmonized=derivatives.unharmonized_path(options.output_dir, run),
         files=(output, *transform, derivatives.sidecar_path(output)),
         fingerprint=fingerprint,
+        options={like: derivatives.options_hash(_relevant(options, familiar=like)) for like in (True, False)},
     )
 
 
@@ -133,9 +158,10 @@ def _model_for(run: Run, metadata: Mapping[str, Any], models: Sequence[Model]) -
     raise PassedOver(f"{run.relative} is passed over: there is no model for {what}; give one with --model")
 
 
-def _relevant(options: Options) -> dict[str, Any]:
+def _relevant(options: Options, *, familiar: bool) -> dict[str, Any]:
     """The options that decide what is written for a run."""
-    return {"SaveTransform": options.save_transform, "Seed": options.seed}
+    relevant: dict[str, Any] = {"SaveTransform": options.save_transform, "Seed": options.seed}
+    return relevant if familiar else relevant | {"OutOfDistribution": options.out_of_distribution}
 
 
 def _tell(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> None:
@@ -162,6 +188,8 @@ def _tell_plan(options: Options, plan: Plan) -> None:
     print(f"{plan.run.relative} would be harmonized with the model {plan.model.name}, into")
     for path in plan.files:
         print(f"    {path}")
+    if options.out_of_distribution == "skip" and plan.model.recognizer is not None:
+        print(f"  or, if it is unlike what the model is meant for, unchanged into\n    {plan.unharmonized}")
 
 
 def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Outcome]:
@@ -182,7 +210,7 @@ def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: M
         plan = _plan(options, run, models, conflicting)
         if plan.complete and not options.force:
             return Outcome(run=run, state="skipped", sentence=f"{run.relative} is done already")
-        _harmonize(options, plan)
+        return _process(options, plan)
     except PassedOver as reason:
         return Outcome(run=run, state="passed over", sentence=str(reason))
     except HarmonizeError as error:
@@ -193,7 +221,6 @@ def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: M
         said = " ".join(f"{type(error).__name__}: {error}".split())
         sentence = f"{run.path} failed unexpectedly ({said}); please report it"
         return _failed(options, run, sentence, error)
-    return Outcome(run=run, state="done", sentence=f"{run.relative} is harmonized")
 
 
 def _failed(options: Options, run: Run, sentence: str, error: Exception) -> Outcome:
@@ -208,51 +235,76 @@ def _failed(options: Options, run: Run, sentence: str, error: Exception) -> Outc
     return Outcome(run=run, state="failed", sentence=sentence, exit_code=code)
 
 
-def _harmonize(options: Options, plan: Plan) -> None:
+def _process(options: Options, plan: Plan) -> Outcome:
+    """Harmonize a run, or do what the options ask for if the model is not meant for it."""
     start = time.monotonic()
     image = open_image(plan.run.path)
     _check_memory(image, plan.run.path, options.mem_bytes)
     result = plan.model.harmonize(image)
-    warnings = _warnings(image, result.summary)
-    for warning in warnings:
-        log.warning("%s: %s", plan.run.relative, warning)
+    recognition = result.recognition
+    unlike = _unlike(plan.model, recognition) if recognition and recognition.flagged else None
     # Once the old sidecar is gone, a run that is stopped here is done again by the next.
-    derivatives.remove_output(plan.output)
+    plan.clear()
+    if unlike and options.out_of_distribution == "fail":
+        raise BadData(f"{plan.run.path}: {unlike}; leave it out, or choose another --out-of-distribution")
+    if unlike and options.out_of_distribution == "skip":
+        record = _record(options, plan, result, [unlike]) | {"Harmonized": False, "OutputScale": None}
+        _write(plan, plan.unharmonized, unchanged(image), record, start)
+        return Outcome(run=plan.run, state=UNHARMONIZED, sentence=f"{plan.run.relative} is {UNHARMONIZED}")
+    warnings = ([unlike] if unlike else []) + _warnings(image, result.summary)
+    record = _record(options, plan, result, warnings) | {"Edit": result.summary}
+    transform = result.transform if options.save_transform else None
+    _write(plan, plan.output, result.image, record, start, transform)
+    return Outcome(run=plan.run, state="done", sentence=f"{plan.run.relative} is harmonized")
+
+
+def _write(
+    plan: Plan,
+    output: Path,
+    image: Nifti1Image,
+    record: dict[str, Any],
+    start: float,
+    transform: Transform | None = None,
+) -> None:
+    """Write the files of a run, the sidecar last, and tell the warnings in it."""
+    for warning in record["Warnings"]:
+        log.warning("%s: %s", plan.run.relative, warning)
     try:
-        with derivatives.write_atomically(plan.output) as temporary:
-            nib.save(result.image, temporary)
-        if options.save_transform:
-            with derivatives.write_atomically(derivatives.transform_path(plan.output)) as temporary:
-                result.transform.save(temporary)
-        elapsed = {"ElapsedSeconds": round(time.monotonic() - start, 3)}
-        record = _record(options, plan, result, warnings) | elapsed
+        with derivatives.write_atomically(output) as temporary:
+            nib.save(image, temporary)
+        if transform is not None:
+            with derivatives.write_atomically(derivatives.transform_path(output)) as temporary:
+                transform.save(temporary)
+        record["ElapsedSeconds"] = round(time.monotonic() - start, 3)
         content = derivatives.sidecar(plan.run, plan.metadata, harmonize=record)
-        derivatives.write_json(derivatives.sidecar_path(plan.output), content)
+        derivatives.write_json(derivatives.sidecar_path(output), content)
     except BaseException:
         # An image without its sidecar is half an output, and no valid derivative.
         with suppress(HarmonizeError):
-            derivatives.remove_output(plan.output)
+            derivatives.remove_output(output)
         raise
 
 
 def _record(options: Options, plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str, Any]:
-    """What the sidecar says of the edit."""
+    """What the sidecar says of a run, besides the edit."""
     model = plan.model
     cuda = model.device.type == "cuda"
+    asked = {"Device": options.device, "Models": list(options.models)}
     return {
         "Version": version(),
         "Model": model.name,
         "ModelSHA256": model.sha256,
         "InputSHA256": plan.fingerprint["input_sha256"],
-        "Options": _relevant(options) | {"Device": options.device, "Models": list(options.models)},
-        "OptionsSHA256": plan.fingerprint["options_hash"],
+        "Options": _relevant(options, familiar=False) | asked,
+        "OptionsSHA256": plan.options[not result.out_of_distribution],
         "Device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
         "TorchVersion": torch.__version__,
         "CUDAVersion": torch.version.cuda if cuda else None,
         "Threads": torch.get_num_threads(),
         "Seed": options.seed,
+        "Harmonized": True,
         "OutputScale": model.card["OutputScale"],
-        "Edit": result.summary,
+        "OutOfDistribution": _told(result.recognition),
         "Warnings": list(warnings),
     }
 
@@ -277,9 +329,23 @@ def _warnings(image: Nifti1Image, summary: Mapping[str, Any]) -> list[str]:
         )
     if min(image.shape[:3]) < 4:
         found.append("it has fewer than 4 slices, too few to tell one tissue from another with confidence")
-    if summary["DistanceToTrainingDistribution"] > FAR_FROM_TRAINING:
-        found.append("it is unlike what the model was trained on; look at the result before you use it")
     return found
+
+
+def _unlike(model: Model, recognition: Recognition) -> str:
+    """What to say of a scan that the model is not meant for."""
+    return (
+        f"it is unlike what the model {model.name} is meant for: another contrast or body part, or a small "
+        f"part of one (score {recognition.score:.3f}; up to {recognition.threshold:.3f} is familiar)"
+    )
+
+
+def _told(recognition: Recognition | None) -> dict[str, Any]:
+    """What the sidecar says of it."""
+    if recognition is None:
+        return {"Checked": False}
+    score, threshold = (round(value, 4) for value in (recognition.score, recognition.threshold))
+    return {"Checked": True, "Flagged": recognition.flagged, "Score": score, "Threshold": threshold}
 
 
 def _conclude(options: Options, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> int:
@@ -288,6 +354,7 @@ def _conclude(options: Options, runs: Sequence[Run], outcomes: Sequence[Outcome]
     if failures:
         print("failed:", *(f"    {outcome.sentence}" for outcome in failures), sep="\n")
     summary = [f"{counts[state]} {word}" for state, word in STATES.items()]
-    print(", ".join([*summary, f"{len(runs) - len(outcomes)} not started"]))
+    summary += [f"{len(runs) - len(outcomes)} not started", f"{counts[UNHARMONIZED]} {UNHARMONIZED}"]
+    print(", ".join(summary))
     print(f"results are in {options.output_dir}")
     return max((outcome.exit_code for outcome in failures), default=0)

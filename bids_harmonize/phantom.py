@@ -2,7 +2,7 @@
 
 The demonstration, the tests and the benchmarks run on it: every person is an analytic head with an anatomy of
 its own, and every site scans its people with its own field strength, sequence, timing, grid, receiver gain,
-shading and noise. The signals are those of `bids_harmonize.contrast`, so the truth behind a voxel is known.
+shading and noise. The signals are those of `bids_harmonize.acquisition`, so the truth of a voxel is known.
 
 Positions are millimetres in RAS+ (right, anterior, superior), times milliseconds, flip angles degrees.
 """
@@ -26,26 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_harmonize.contrast import (
-    TISSUES_3T,
-    Tissue,
-    magnetization_prepared,
-    spin_echo,
-    spoiled_gradient_echo,
-)
+from bids_harmonize.acquisition import Protocol, SequenceName
 from bids_harmonize.errors import CannotCreate, HarmonizeError, InputOutputError, UsageError
 
 Array = NDArray[np.float32]
 Vector = tuple[float, float, float]
-SequenceName = Literal["spin echo", "spoiled gradient echo", "MPRAGE"]
 Suffix = Literal["T1w", "T2w"]
-
-# Tissues a whole head needs beyond those of the brain; literature values at 3 T, rounded.
-_TISSUES = TISSUES_3T | {
-    "marrow": Tissue(t1=450, t2=50, proton_density=0.6),
-    "deep grey matter": Tissue(t1=1200, t2=78, proton_density=0.79),
-    "air": Tissue(t1=1000, t2=1, proton_density=0.0),
-}
 
 #: Name of each label: `LABELS[k]` is the tissue of the voxels that hold k.
 LABELS = (
@@ -65,41 +51,6 @@ _VERSION = "1.0.0"
 
 _LOW_CORNER: Vector = (-88.0, -106.0, -132.0)
 _HIGH_CORNER: Vector = (88.0, 116.0, 90.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """What decides the contrast of a scan.
-
-    Parameters
-    ----------
-    field_strength : float
-        Tesla, 3.0 or 1.5.
-    sequence : str
-        ``"spin echo"``, ``"spoiled gradient echo"`` or ``"MPRAGE"``.
-    tr, te, ti : float
-        Repetition, echo and inversion time in ms; the inversion time matters to MPRAGE only.
-    flip_angle : float
-        Degrees; it decides the contrast of the spoiled gradient echo only.
-    """
-
-    field_strength: float
-    sequence: SequenceName
-    tr: float
-    te: float
-    ti: float = 0.0
-    flip_angle: float = 90.0
-
-    def signal(self, tissue: str) -> float:
-        """Signal of a tissue of `LABELS`, relative to the proton density of water."""
-        properties = _TISSUES[tissue]
-        if self.field_strength < 2:
-            properties = properties.at_1_5_tesla()
-        if self.sequence == "spin echo":
-            return float(spin_echo(properties, tr=self.tr, te=self.te))
-        if self.sequence == "MPRAGE":
-            return float(magnetization_prepared(properties, tr=self.tr, te=self.te, ti=self.ti))
-        return float(spoiled_gradient_echo(properties, tr=self.tr, te=self.te, flip_angle=self.flip_angle))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,138 +1,272 @@
-"""The reference group: where its brain and white matter lie, and which scans belong to it.
+"""The reference group: what is measured on a scan, and which scans make the best group.
 
-Used in training only. Harmonizing a scan needs neither a brain mask nor a tissue class.
+A group is good if each of its scans is good and if they are alike. Each candidate gets a *quality*: the mean
+of the deviations of its measures (`bids_harmonize.quality`) from those of all candidates. And it gets a
+*homogeneity*: the deviation of its distance from the group's intensities, taken anew whenever a scan leaves.
+The candidate with the lowest sum leaves, again and again, until the group has its size. In the mean, one
+measure can weigh little; the distance weighs as much as it is, so a scan unlike the others leaves, however
+good it is.
+
+Deviations are robust: from the median, in median absolute deviations (Hampel 1974).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from bids_harmonize.anatomy import (
+    Mask,
+    Volume,
+    brain_mask,
+    check_brain,
+    middle_tissue,
+    white_and_grey,
+)
 from bids_harmonize.errors import BadData
+from bids_harmonize.quality import MEASURES, UNMEASURED, Quality, in_digits, measure_quality
 
-Mask = NDArray[np.bool_]
-Volume = NDArray[np.float32]
-
-# Wide enough to cut the optic nerves and vessels that tie the brain to the scalp in a threshold image.
-OPENING_MM = 5.0
-# Of brain and what the mask leaves in or out; a larger one holds scalp, a smaller one is a piece.
-BRAIN_MILLILITRES = (600, 2200)
-# Air around a whole head is noise, seldom 0; around a skull-stripped brain it is 0 everywhere.
-STRIPPED_SHARE = 0.6
 QUANTILES = np.linspace(0.02, 0.98, 49)
+# DICOM's terms for body parts that show a brain.
+HEADS = frozenset({"HEAD", "BRAIN", "SKULL", "HEADNECK"})
+# Makes a median absolute deviation comparable to a standard deviation.
+MAD_TO_SIGMA = 1.4826
+# A ruined measure tells that a scan is bad, not how bad.
+MOST_OF_ONE_MEASURE = 3.0
+# Candidates that differ by a smaller share are alike, however equal all the others are.
+ALIKE = 0.05
+# What a reason names.
+REMARKABLE = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceScan:
-    """One scan of the group: name, volume (x, y, z), zooms in mm, and what was measured on it."""
+    """One scan of the group: name, volume (x, y, z), zooms in mm, and what was measured on it.
+
+    `region` is the anatomy that counts, the brain in a head; `level` its typical intensity, that of white
+    matter in a head.
+    """
 
     name: str
     volume: Volume
     zooms: tuple[float, float, float]
-    brain: Mask
-    white_matter: float
+    region: Mask
+    level: float
+    quality: Quality = UNMEASURED
 
     @property
     def quantiles(self) -> NDArray[np.float64]:
-        """The brain's quantile function in units of its white matter."""
-        return np.quantile(self.volume[self.brain].astype(np.float64), QUANTILES) / self.white_matter
+        """The region's quantile function in units of its level."""
+        return np.quantile(self.volume[self.region].astype(np.float64), QUANTILES) / self.level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """How a candidate compares: its quality among all, its distance among the group it stood in last.
+
+    Attributes
+    ----------
+    quality
+        Mean of the deviations of its measures; more is better.
+    homogeneity
+        Deviation of its distance; more is better.
+    distance
+        Mean difference of its quantile function from the group's median, in units of the level.
+    typical_distance
+        The group's median of it.
+    deviations
+        Per measure; negative is worse than the median of the candidates.
+    """
+
+    scan: ReferenceScan
+    quality: float
+    homogeneity: float
+    distance: float
+    typical_distance: float
+    deviations: Mapping[str, float]
+
+    @property
+    def score(self) -> float:
+        """What decides."""
+        return self.quality + self.homogeneity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """In or out, and why, in words; rank 1 is the best, and who left first has the last."""
+
+    judgement: Judgement
+    rank: int
+    chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The group and those left out, both in the order of the candidates; verdicts, the best first."""
+
+    group: list[ReferenceScan]
+    left_out: list[ReferenceScan]
+    verdicts: list[Verdict]
 
 
 def measure_scan(
-    name: str, volume: Volume, zooms: tuple[float, float, float], modality: str
+    name: str,
+    volume: Volume,
+    zooms: tuple[float, float, float],
+    modality: str,
+    body_part: str = "HEAD",
 ) -> ReferenceScan:
-    """Find brain and white matter of a head scan."""
-    brain = brain_mask(volume, zooms)
-    _check_size(name, brain, zooms)
-    white = white_matter_median(volume, brain, bright=modality == "T1w")
-    return ReferenceScan(name=name, volume=volume, zooms=zooms, brain=brain, white_matter=white)
+    """Find the region that counts and its level, and measure the quality.
 
+    In a head these are the brain and the median of its white matter; elsewhere, the tissue in the middle of
+    the field of view and its median.
 
-def choose_group(scans: Sequence[ReferenceScan], size: int) -> list[ReferenceScan]:
-    """The `size` most homogeneous scans.
+    Parameters
+    ----------
+    volume
+        (x, y, z), finite, not negative, in the orientation nearest to RAS.
+    zooms
+        Voxel size in mm.
+    modality
+        ``T1w`` where white matter is the brightest of the brain's tissues; in others it is the darkest.
+    body_part
+        DICOM's term for it.
 
-    The one farthest from the median of all leaves, again and again, until `size` are left. Distance is the
-    mean difference of the brain's quantile functions, in units of white matter.
+    Raises
+    ------
+    BadData
+        There is no brain in a head, or no tissue in another body part.
     """
-    group = list(scans)
-    while len(group) > size:
-        curves = np.stack([scan.quantiles for scan in group])
-        distances = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
-        del group[int(np.argmax(distances))]
-    return group
+    tissues = None
+    try:
+        if body_part.upper() in HEADS:
+            region = brain_mask(volume, zooms)
+            check_brain(region, zooms)
+            tissues = white_and_grey(volume, region, bright=modality == "T1w")
+        else:
+            region = middle_tissue(volume, zooms)
+    except BadData as error:
+        raise BadData(f"{name}: {error}; leave the scan out of the group") from error
+    level = float(np.median(volume[tissues[0] if tissues else region]))
+    quality = measure_quality(volume, zooms, region, tissues)
+    return ReferenceScan(name=name, volume=volume, zooms=zooms, region=region, level=level, quality=quality)
 
 
-def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
-    """The brain of a head scan, by threshold, opening and the largest component; a few mm exact.
+def choose_group(scans: Sequence[ReferenceScan], size: int) -> Choice:
+    """Choose the `size` scans that make the best group; all, if there are no more.
 
-    Good enough to weigh a loss, to imitate skull-stripping and to find white matter.
+    Parameters
+    ----------
+    scans
+        All candidates, of one modality and body part; at least one.
+    size
+        Scans in the group.
     """
-    if np.mean(volume == 0) > STRIPPED_SHARE:
-        return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0)), dtype=bool)
-    smooth = ndimage.gaussian_filter(volume, [0.8 / zoom for zoom in zooms])
-    head = smooth > otsu(smooth[smooth > 0])
-    depth = ndimage.distance_transform_edt(head, sampling=zooms)
-    core = _largest(depth > OPENING_MM)
-    near = ndimage.distance_transform_edt(~core, sampling=zooms) <= OPENING_MM + 1.0
-    closed = ndimage.distance_transform_edt(~(near & head), sampling=zooms) <= OPENING_MM
-    inside = ndimage.distance_transform_edt(closed, sampling=zooms) > OPENING_MM
-    return np.asarray(ndimage.binary_fill_holes(inside | (near & head)), dtype=bool)
-
-
-def _check_size(name: str, brain: Mask, zooms: Sequence[float]) -> None:
-    """Refuse what is too large or too small for a brain."""
-    millilitres = np.count_nonzero(brain) * np.prod(zooms) / 1000
-    low, high = BRAIN_MILLILITRES
-    if not low < millilitres < high:
-        raise BadData(f"no brain was found in {name} (but {millilitres:.0f} ml); leave it out of the group")
-
-
-def white_matter_median(volume: Volume, brain: Mask, *, bright: bool) -> float:
-    """Median of the white matter: the brightest (T1w) or darkest (T2w) of the brain's tissues.
-
-    Three classes by k-means on the intensities inside the brain.
-    """
-    values = np.sort(volume[brain].astype(np.float64))
-    if values.size < 100:
-        raise BadData("no brain was found in a reference scan; leave the scan out of the group")
-    values = values[int(0.02 * values.size) : int(0.99 * values.size)]
-    classes = _three_classes(values)
-    return float(np.median(values[classes == (2 if bright else 0)]))
-
-
-def otsu(values: NDArray[np.float32]) -> float:
-    """Otsu's threshold (1979) between two classes of intensities."""
-    counts, edges = np.histogram(values, bins=256, range=(0, float(np.percentile(values, 99.5))))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    moment = np.cumsum(counts * centres)
-    valid = (below > 0) & (above > 0)
-    low = moment[valid] / below[valid]
-    high = (moment[-1] - moment[valid]) / above[valid]
-    return float(centres[valid][np.argmax(below[valid] * above[valid] * (high - low) ** 2)])
-
-
-def _three_classes(values: NDArray[np.float64]) -> NDArray[np.intp]:
-    means = np.quantile(values, [0.1, 0.5, 0.9])
-    for _ in range(50):
-        classes = np.searchsorted((means[:-1] + means[1:]) / 2, values)
-        updated = np.array(
-            [values[classes == k].mean() if np.any(classes == k) else means[k] for k in range(3)]
+    deviations = _deviations(scans)
+    curves = [scan.quantiles for scan in scans]
+    members = list(range(len(scans)))
+    left: list[Judgement] = []
+    while True:
+        judgements = _judge(
+            [scans[n] for n in members],
+            np.stack([curves[n] for n in members]),
+            [deviations[n] for n in members],
         )
-        if np.allclose(updated, means, rtol=1e-6):
+        if len(members) <= size:
             break
-        means = updated
-    return classes
+        worst = int(np.argmin([judgement.score for judgement in judgements]))
+        left.insert(0, judgements[worst])
+        del members[worst]
+    stayed = sorted(judgements, key=lambda judgement: -judgement.score)
+    return Choice(
+        group=[scans[n] for n in members],
+        left_out=[scan for n, scan in enumerate(scans) if n not in members],
+        verdicts=_verdicts(stayed, left),
+    )
 
 
-def _largest(mask: Mask) -> Mask:
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    sizes = np.bincount(labels.ravel())[1:]
-    return np.asarray(labels == 1 + int(np.argmax(sizes)), dtype=bool)
+def _judge(
+    scans: Sequence[ReferenceScan],
+    curves: NDArray[np.float64],
+    deviations: Sequence[Mapping[str, float]],
+) -> list[Judgement]:
+    distances = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
+    typical = float(np.median(distances))
+    homogeneity = _robust(-distances / (typical or distances.max() or 1.0))
+    return [
+        Judgement(
+            scan=scan,
+            quality=float(np.mean(list(own.values()) or [0.0])),
+            homogeneity=float(homogeneity[n]),
+            distance=float(distances[n]),
+            typical_distance=typical,
+            deviations=own,
+        )
+        for n, (scan, own) in enumerate(zip(scans, deviations, strict=True))
+    ]
+
+
+def _deviations(scans: Sequence[ReferenceScan]) -> list[dict[str, float]]:
+    """Per scan and measure, the deviation to the good side.
+
+    All measures are positive ratios, so their logarithms are compared.
+    """
+    deviations: list[dict[str, float]] = [{} for _ in scans]
+    for name, measure in MEASURES.items():
+        measured = [n for n, scan in enumerate(scans) if name in scan.quality.values]
+        if not measured:
+            continue
+        logs = np.log([scans[n].quality.values[name] for n in measured])
+        signed = _robust(logs if measure.more_is_better else -logs)
+        for n, value in zip(measured, signed, strict=True):
+            deviations[n][name] = float(np.clip(value, -MOST_OF_ONE_MEASURE, MOST_OF_ONE_MEASURE))
+    return deviations
+
+
+def _robust(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Deviations from the median, in robust standard deviations but at least `ALIKE`."""
+    centred = values - np.median(values)
+    return centred / max(MAD_TO_SIGMA * float(np.median(np.abs(centred))), ALIKE)
+
+
+def _verdicts(stayed: Sequence[Judgement], left: Sequence[Judgement]) -> list[Verdict]:
+    judgements = [*stayed, *left]
+    typical = {
+        name: float(np.median(values))
+        for name in MEASURES
+        if (values := [one.scan.quality.values[name] for one in judgements if name in one.deviations])
+    }
+    return [
+        Verdict(
+            judgement=one, rank=n + 1, chosen=n < len(stayed), reason=_reason(one, n < len(stayed), typical)
+        )
+        for n, one in enumerate(judgements)
+    ]
+
+
+def _reason(judgement: Judgement, chosen: bool, typical: Mapping[str, float]) -> str:
+    found = {"distance": judgement.homogeneity, **judgement.deviations}
+    names = sorted(found, key=lambda name: found[name])
+    weak = [name for name in names if found[name] < -REMARKABLE]
+    strong = [name for name in reversed(names) if found[name] > REMARKABLE]
+    if not chosen:
+        # The lowest score has a lowest part, remarkable or not.
+        return "; ".join(_told(name, False, judgement, typical) for name in weak or names[:1])
+    good = [_told(name, True, judgement, typical) for name in strong]
+    bad = [_told(name, False, judgement, typical) for name in weak]
+    return "; ".join([*good, *(["in spite of " + ", ".join(bad)] if bad else [])]) or "nothing stands out"
+
+
+def _told(name: str, good: bool, judgement: Judgement, typical: Mapping[str, float]) -> str:
+    if name == "distance":
+        what = "intensities like the others'" if good else "intensities unlike the others'"
+        value, middle = judgement.distance, judgement.typical_distance
+    else:
+        what = MEASURES[name].strength if good else MEASURES[name].weakness
+        value, middle = judgement.scan.quality.values[name], typical[name]
+    label = name if name == "distance" else name.upper()
+    return f"{what} ({label} {in_digits(value)}, typical {in_digits(middle)})"

@@ -7,18 +7,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from bids_harmonize.acquisition import Protocol
 from bids_harmonize.grid import KNOTS
 from bids_harmonize.network import CurveNetwork
-from bids_harmonize.phantom import Grid, Protocol
+from bids_harmonize.phantom import Grid
 from bids_harmonize.reference import ReferenceScan
 from bids_harmonize.training import save_weights
 
 HEAD_GRID = Grid(zooms=(3.5, 3.5, 3.5))
 MPRAGE = Protocol(field_strength=3.0, sequence="MPRAGE", tr=2300, te=3, ti=900)
 T2_SPIN_ECHO = Protocol(field_strength=3.0, sequence="spin echo", tr=4000, te=100)
+
+
+class Tiny(CurveNetwork):
+    """The same network, small enough to learn in milliseconds."""
+
+    def __init__(self) -> None:
+        super().__init__(widths=(4, 8), context=8)
 
 
 def write_model(folder: Path, network: CurveNetwork, name: str) -> Path:
@@ -55,5 +65,28 @@ def ball_scan(seed: int, shape: tuple[int, int, int] = (24, 26, 22)) -> Referenc
     volume = np.select([radius < 4, radius < 7, radius < 8, radius < 10], [900.0, 600.0, 100.0, 1200.0], 0.0)
     noisy = np.hypot(volume + rng.normal(0, 10, shape), rng.normal(0, 10, shape)).astype(np.float32)
     return ReferenceScan(
-        name=f"ball-{seed}", volume=noisy, zooms=(6.0, 6.0, 6.0), brain=radius < 7, white_matter=900.0
+        name=f"ball-{seed}", volume=noisy, zooms=(6.0, 6.0, 6.0), region=radius < 7, level=900.0
     )
+
+
+def label_map(seed: int = 0, shape: tuple[int, int, int] = (48, 56, 48)) -> NDArray[np.int16]:
+    """FreeSurfer's and CHARM's numbers, from the ventricles to the skin; the cortex is folded."""
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    radius = np.sqrt(sum(np.square(axis / rng.uniform(0.8, 0.9)) for axis in axes))
+    angles = [np.arctan2(axes[1], axes[0]), np.arctan2(axes[2], axes[0])]
+    folded = radius + 0.04 * np.cos(9 * angles[0] + rng.uniform(0, 6)) * np.cos(8 * angles[1])
+    layers = {0.18: 4, 0.28: 10, 0.52: 2, 0.68: 3, 0.74: 24}
+    labels = np.select([folded < edge for edge in layers], list(layers.values()), 0)
+    shells = {0.82: 515, 0.86: 516, 0.93: 507, 1.0: 511}
+    outside = np.select([radius < edge for edge in shells], list(shells.values()), 0)
+    return np.where(labels > 0, labels, outside).astype(np.int16)
+
+
+def write_label_map(
+    path: Path, labels: NDArray[np.int16], zooms: tuple[float, ...] = (3.5, 3.5, 3.5)
+) -> Path:
+    """The label map as a NIfTI file, its axes to the right, front and top."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, np.diag([*zooms, 1.0])), path)
+    return path

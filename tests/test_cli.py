@@ -29,7 +29,8 @@ VALUES = {
     "N": "7",
     "SIZE": "2GB",
     "DEVICE": "cuda:1",
-    "DIR": "d",
+    "DIR": ".",
+    "ACTION": "fail",
 }
 
 
@@ -59,6 +60,8 @@ def test_defaults(dataset: Path) -> None:
     assert options.bids_filters == {}
     assert options.n_cpus == options.omp_nthreads == cli.default_cpus(os.environ) >= 1
     assert options.mem_bytes is options.work_dir is options.database_dir is options.steps is None
+    assert options.label_maps is None
+    assert options.out_of_distribution == "skip"
     assert (options.device, options.seed, options.reference_size, options.verbosity) == ("auto", 0, 13, 0)
     switches = (
         "skip_validation",
@@ -120,6 +123,10 @@ def test_levels(dataset: Path, level: str) -> None:
         (["--model", "T1w", "/a/b.safetensors"], "models", ("T1w", "/a/b.safetensors")),
         (["--reference-size", "9"], "reference_size", 9),
         (["--steps", "100"], "steps", 100),
+        (["--out-of-distribution", "fail"], "out_of_distribution", "fail"),
+        (["--out_of_distribution=harmonize"], "out_of_distribution", "harmonize"),
+        (["--label-maps", "/"], "label_maps", Path("/")),
+        (["--label_maps", "/"], "label_maps", Path("/")),
         (["-v"], "verbosity", 1),
         (["-vv"], "verbosity", 2),
         (["--verbose", "-v"], "verbosity", 2),
@@ -232,6 +239,18 @@ def test_a_dataset_that_is_no_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NoInput, match=name):
         cli.parse([str(tmp_path / name), "out", "participant"])
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_label_maps_that_are_no_folder(dataset: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=f"the label maps .*{name} do not exist, or are not a folder"):
+        _parse(dataset, "--label-maps", tmp_path / name)
+
+
+def test_unknown_ways_to_deal_with_foreign_scans_are_refused(dataset: Path) -> None:
+    with pytest.raises(UsageError, match="--out-of-distribution"):
+        _parse(dataset, "--out-of-distribution", "ignore")
 
 
 # Filter file

@@ -16,6 +16,7 @@ from bids_harmonize.contrast import (
     SurroundingGain,
     Tissue,
     ToneCurve,
+    inversion_recovery,
     magnetization_prepared,
     spin_echo,
     spoiled_gradient_echo,
@@ -81,6 +82,33 @@ def test_mprage_nulls_a_tissue_at_its_inversion_time(tissue: Tissue, tr: float) 
     assert magnetization_prepared(tissue, tr=tr, te=0, ti=null) == pytest.approx(0, abs=1e-9)
 
 
+@given(tissues, repetition_times)
+def test_inversion_recovery_nulls_a_tissue_at_its_inversion_time(tissue: Tissue, tr: float) -> None:
+    null = tissue.t1 * math.log(2 / (1 + math.exp(-tr / tissue.t1)))
+    assert inversion_recovery(tissue, tr=tr, te=0, ti=null) == pytest.approx(0, abs=1e-9)
+
+
+@given(tissues)
+def test_inversion_recovery_of_long_tr_nulls_at_t1_times_ln_2(tissue: Tissue) -> None:
+    null = tissue.t1 * math.log(2)
+    assert inversion_recovery(tissue, tr=FOREVER, te=0, ti=null) == pytest.approx(0, abs=1e-9)
+    assert inversion_recovery(tissue, tr=FOREVER, te=0, ti=FOREVER) == pytest.approx(tissue.proton_density)
+
+
+@given(tissues, repetition_times, echo_times)
+def test_inversion_recovery_at_once_is_a_spin_echo(tissue: Tissue, tr: float, te: float) -> None:
+    # The magnetization is flipped upside down and read: a magnitude does not tell.
+    expected = spin_echo(tissue, tr=tr, te=te)
+    assert inversion_recovery(tissue, tr=tr, te=te, ti=0) == pytest.approx(expected, abs=1e-12)
+
+
+def test_inversion_recovery_of_white_matter_by_hand() -> None:
+    # FLAIR: 0.70 (1 - 2 exp(-2500/850) + exp(-9000/850)) exp(-100/70)
+    flair = {"tr": 9000, "te": 100, "ti": 2500}
+    assert inversion_recovery(WHITE, **flair) == pytest.approx(0.150044, rel=1e-4)
+    assert inversion_recovery(GREY, **flair) > inversion_recovery(WHITE, **flair)
+
+
 def test_mprage_is_a_magnitude_on_both_sides_of_the_null() -> None:
     null = CSF.t1 * math.log(2)
     before = magnetization_prepared(CSF, tr=FOREVER, te=0, ti=null - 500)
@@ -106,6 +134,7 @@ def test_no_signal_is_negative_or_exceeds_the_proton_density(
         spin_echo(tissue, tr=tr, te=te),
         spoiled_gradient_echo(tissue, tr=tr, te=te, flip_angle=angle),
         magnetization_prepared(tissue, tr=tr, te=te, ti=tr / 2),
+        inversion_recovery(tissue, tr=tr, te=te, ti=tr / 2),
     )
     assert all(0 <= signal <= tissue.proton_density * (1 + 1e-9) for signal in signals)
 
@@ -122,6 +151,10 @@ def test_every_signal_decays_as_exp_te_over_t2(tissue: Tissue, tr: float, te: fl
         (
             magnetization_prepared(tissue, tr=tr, te=te, ti=tr / 3),
             magnetization_prepared(tissue, tr=tr, te=te + longer, ti=tr / 3),
+        ),
+        (
+            inversion_recovery(tissue, tr=tr, te=te, ti=tr / 3),
+            inversion_recovery(tissue, tr=tr, te=te + longer, ti=tr / 3),
         ),
     ):
         assert late == pytest.approx(early * decay, abs=1e-15)

@@ -1,17 +1,42 @@
-"""Pairs for training: reproducible, on one grid, and now and then unaltered."""
+"""Pairs for training: reproducible, on one grid, now and then unaltered, of scans and of simulated heads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from heads import MPRAGE, T2_SPIN_ECHO, ball_scan, label_map, write_label_map
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bids_harmonize.acquisition import Protocol
+from bids_harmonize.heads import Head
 from bids_harmonize.image import intensity_scale
-from bids_harmonize.pairs import UNALTERED, Example, alter, draw_pair, examples
+from bids_harmonize.pairs import (
+    ACQUISITION,
+    SIMULATED_SURROUNDINGS,
+    WITHOUT_BRAIN,
+    Example,
+    Pair,
+    Recipe,
+    SimulatedHead,
+    Source,
+    alter,
+    draw_batch,
+    draw_pair,
+    examples,
+    simulated_heads,
+    tissue_levels,
+)
 from bids_harmonize.reference import ReferenceScan
 
+PROTOCOLS = {"T1w": MPRAGE, "T2w": T2_SPIN_ECHO}
+# Nothing but what the source itself does to the contrast.
+UNTOUCHED = Recipe(frequencies={}, unaltered=0.0, mild=0.0, scale_jitter=0.0)
 few = settings(max_examples=20)
+seeds = st.integers(0, 2**31)
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +44,49 @@ def group(small_group: list[ReferenceScan]) -> list[Example]:
     return [example for scan in small_group for example in examples(scan)]
 
 
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Head]:
+    """Four people, voxels of 7 mm."""
+    folder = tmp_path_factory.mktemp("labels")
+    return [
+        Head.read(write_label_map(folder / f"sub-{seed}_dseg.nii.gz", label_map(seed))) for seed in range(4)
+    ]
+
+
+def scanned(head: Head, protocol: Protocol, seed: int = 0, *, stripped: bool = False) -> ReferenceScan:
+    """A scan in units of its white matter."""
+    signals = protocol.signals()
+    volume = head.person(np.random.default_rng([7, seed])).render(signals) / signals["white matter"]
+    shown = volume * head.brain if stripped else volume
+    return ReferenceScan(
+        name=head.name, volume=shown.astype(np.float32), zooms=head.zooms, region=head.brain, level=1.0
+    )
+
+
+def group_of(heads: Sequence[Head], modality: str, *, stripped: bool = False) -> list[Example]:
+    scans = [scanned(head, PROTOCOLS[modality], seed, stripped=stripped) for seed, head in enumerate(heads)]
+    return [example for scan in scans for example in examples(scan, modality)]
+
+
+@pytest.fixture(scope="module")
+def mixed(heads: list[Head]) -> list[Source]:
+    """Scans of three heads, and the fourth simulated, in voxels of another size."""
+    scans = group_of(heads[:3], "T2w")
+    return [*scans, *simulated_heads([replace(heads[3], zooms=(7.0, 7.0, 6.0))], scans, "T2w")]
+
+
+def arrays_of(pair: Pair) -> list[np.ndarray]:
+    return [pair.altered, pair.original, pair.region]
+
+
+# Examples
+
+
 def test_examples_are_in_units_of_white_matter(small_group: list[ReferenceScan]) -> None:
     for example in examples(small_group[0]):
         assert example.volume.dtype == np.float32
-        assert example.volume.shape == example.brain.shape == example.inside.shape
-        assert np.quantile(example.volume[example.brain], 0.1) == pytest.approx(600 / 900, abs=0.05)
+        assert example.volume.shape == example.region.shape == example.inside.shape
+        assert np.quantile(example.volume[example.region], 0.1) == pytest.approx(600 / 900, abs=0.05)
         assert 0 <= example.inside.min() <= example.inside.max() <= 1 + 1e-6
 
 
@@ -31,56 +94,164 @@ def test_examples_are_in_units_of_white_matter(small_group: list[ReferenceScan])
 def test_examples_keep_the_field_of_view(zooms: tuple[float, float, float]) -> None:
     shape = tuple(round(48 / zoom) for zoom in zooms)
     volume = np.random.default_rng(0).uniform(100, 900, shape).astype(np.float32)
-    scan = ReferenceScan(
-        name="a", volume=volume, zooms=zooms, brain=np.ones(shape, dtype=bool), white_matter=500.0
-    )
-    averaged, every = examples(scan)
+    scan = ReferenceScan(name="a", volume=volume, zooms=zooms, region=np.ones(shape, dtype=bool), level=500.0)
+    averaged, every = examples(scan, brain=False)
     for example in (averaged, every):
         extent = np.multiply(example.volume.shape, example.zooms)
         original = np.multiply(shape, zooms)
         assert np.all(np.abs(extent - original) <= np.maximum(example.zooms, 2.0) + 1e-9)
         assert np.all(np.asarray(example.zooms) >= np.minimum(zooms, 1.8))
+        assert example.tissues is None
     # Averaging keeps the mean and takes noise away; picking keeps values as they were measured.
     assert averaged.volume.mean() == pytest.approx(1, abs=0.03)
     assert np.isin(every.volume, volume / np.float32(500)).all()
 
 
+@pytest.mark.parametrize("modality", PROTOCOLS)
+def test_tissues_of_a_brain_are_found(heads: list[Head], modality: str) -> None:
+    signals = PROTOCOLS[modality].signals()
+    example = group_of(heads[:1], modality)[0]
+    assert example.tissues is not None
+    inside, outside = example.tissues
+    for name in ("white matter", "grey matter"):
+        assert inside[name] == pytest.approx(signals[name] / signals["white matter"], rel=0.1)
+    rising = sorted(inside, key=lambda name: inside[name])
+    names = ["csf", "grey matter", "white matter"]
+    assert rising == (names if modality == "T1w" else names[::-1])
+    assert 0 < outside["muscle"] < outside["fat"]
+    assert tissue_levels(example, modality) == example.tissues
+
+
+def test_around_a_skull_stripped_brain_there_are_no_tissues(heads: list[Head]) -> None:
+    whole, stripped = (group_of(heads[:1], "T1w", stripped=stripped)[1] for stripped in (False, True))
+    assert stripped.tissues is not None and whole.tissues is not None
+    assert stripped.tissues == (whole.tissues[0], {})
+    pair = draw_pair([stripped], np.random.default_rng(0), replace(UNTOUCHED, frequencies={"Acquisition": 1}))
+    assert np.abs(pair.altered - pair.original).max() > 0.05
+
+
+# Simulated heads
+
+
+@pytest.mark.parametrize("modality", PROTOCOLS)
+def test_simulated_heads_show_the_classes_of_the_group(heads: list[Head], modality: str) -> None:
+    scans = group_of(heads[:3], modality)
+    (simulated,) = simulated_heads(heads[3:], scans, modality)
+    # Another person than those that the calibration looked at.
+    volume = heads[3].person(np.random.default_rng(99)).render(simulated.reference)
+    like_a_scan = ReferenceScan(
+        name="a", volume=volume, zooms=simulated.zooms, region=simulated.region, level=1.0
+    )
+    found = tissue_levels(examples(like_a_scan, modality)[0], modality)[0]
+    for name, level in found.items():
+        wanted = np.median([scan.tissues[0][name] for scan in scans if scan.tissues])
+        assert level == pytest.approx(wanted, rel=0.03, abs=0.01), name
+    grey, white = simulated.reference["grey matter"], simulated.reference["white matter"]
+    assert min(grey, white) < simulated.reference["deep grey matter"] < max(grey, white)
+    assert simulated.surroundings == SIMULATED_SURROUNDINGS
+    assert simulated.modality == modality
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("brain", [True, False])
+def test_without_label_maps_there_are_no_simulated_heads(
+    small_group: list[ReferenceScan], brain: bool
+) -> None:
+    assert simulated_heads([], examples(small_group[0], brain=brain), "T1w") == []
+
+
+def test_of_a_skull_stripped_group_the_surroundings_do_not_count(heads: list[Head]) -> None:
+    (simulated,) = simulated_heads(heads[3:], group_of(heads[:2], "T1w", stripped=True), "T1w")
+    assert simulated.surroundings == 0
+    assert simulated.reference["fat"] == 0
+
+
+def test_simulated_pair_is_one_person_under_two_protocols(heads: list[Head]) -> None:
+    (simulated,) = simulated_heads(heads[3:], group_of(heads[:1], "T2w"), "T2w")
+    altered, original = simulated.contrast(Recipe(), np.random.default_rng(4), 1.0)
+    reference = simulated.reference
+    white = heads[3].share("white matter") == 1
+    step = reference["grey matter"] - reference["white matter"]
+    texture = (original[white] - reference["white matter"]) / step
+    assert texture.std() > 0.03
+    assert np.corrcoef(texture, altered[white])[0, 1] > 0.999
+    np.testing.assert_array_equal(altered == 0, original == 0)
+
+
+# Pairs
+
+
 @few
-@given(st.integers(0, 2**31))
+@given(seeds)
 def test_same_random_numbers_same_pair(group: list[Example], seed: int) -> None:
     first, second = (draw_pair(group, np.random.default_rng(seed)) for _ in range(2))
-    for name in ("altered", "original", "brain"):
-        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    for one, other in zip(arrays_of(first), arrays_of(second), strict=True):
+        np.testing.assert_array_equal(one, other)
     assert first.zooms == second.zooms
 
 
 @few
-@given(st.integers(0, 2**31))
-def test_a_pair_is_fit_for_training(group: list[Example], seed: int) -> None:
-    pair = draw_pair(group, np.random.default_rng(seed))
+@given(seeds, st.integers(1, 4))
+def test_same_random_numbers_same_batch_of_one_grid(mixed: list[Source], seed: int, size: int) -> None:
+    batch, again = (draw_batch(mixed, np.random.default_rng(seed), size) for _ in range(2))
+    assert len(batch) == size
+    assert len({(pair.altered.shape, pair.zooms, pair.surroundings, pair.air) for pair in batch}) == 1
+    for pair, same in zip(batch, again, strict=True):
+        for one, other in zip(arrays_of(pair), arrays_of(same), strict=True):
+            assert one.shape == batch[0].altered.shape
+            np.testing.assert_array_equal(one, other)
+
+
+def test_scans_of_different_size_share_a_batch(small_group: list[ReferenceScan]) -> None:
+    sources = [*examples(small_group[0]), *examples(ball_scan(9, (20, 30, 24)))]
+    for seed in range(10):
+        batch = draw_batch(sources, np.random.default_rng(seed), 4)
+        (shape,) = {pair.altered.shape for pair in batch}
+        assert all(0.7 * n <= m <= n for m, n in zip(shape, (20, 26, 22), strict=True))
+
+
+@few
+@given(seeds)
+def test_a_pair_is_fit_for_training(mixed: list[Source], seed: int) -> None:
+    pair = draw_pair(mixed, np.random.default_rng(seed))
     assert pair.altered.dtype == pair.original.dtype == np.float32
-    assert pair.altered.shape == pair.original.shape == pair.brain.shape
-    assert pair.brain.dtype == np.bool_
+    assert pair.region.dtype == np.bool_
     for volume in (pair.altered, pair.original):
         assert volume.flags.c_contiguous
         assert np.all(np.isfinite(volume))
         assert volume.min() >= 0
     # Jitter of the scale has a standard deviation of 10 %.
     assert 0.5 < intensity_scale(pair.altered) < 2
-    assert pair.brain.sum() > 0.5 * max(example.brain.sum() for example in group) / 2
+    # At most a quarter of each axis is cropped, and that seldom takes all of one side.
+    assert pair.region.sum() > 0.25 * min(source.region.sum() for source in mixed)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 60)])
+def test_share_of_simulated_heads(mixed: list[Source], share: float, expected: int) -> None:
+    rng = np.random.default_rng(0)
+    recipe = replace(UNTOUCHED, simulated=share)
+    pairs = [draw_pair(mixed, rng, recipe) for _ in range(60)]
+    assert sum(pair.surroundings == SIMULATED_SURROUNDINGS for pair in pairs) == expected
+
+
+def test_simulated_heads_alone_are_drawn_from_too(mixed: list[Source]) -> None:
+    alone = [source for source in mixed if isinstance(source, SimulatedHead)]
+    pairs = draw_batch(alone, np.random.default_rng(0), 3, Recipe(simulated=0.0))
+    assert {pair.surroundings for pair in pairs} == {SIMULATED_SURROUNDINGS}
 
 
 @few
-@given(st.integers(0, 2**31), st.sampled_from([0.3, 1.0]))
-def test_altering_leaves_the_original_alone(group: list[Example], seed: int, strength: float) -> None:
-    example = group[0]
-    volume, inside = example.volume.copy(), example.inside.copy()
-    altered = alter(example, group[2], np.random.default_rng(seed), strength)
+@given(seeds, st.sampled_from([0.3, 1.0]))
+def test_altering_leaves_the_original_alone(mixed: list[Source], seed: int, strength: float) -> None:
+    source, other = mixed[0], mixed[2]
+    assert isinstance(source, Example)
+    volume, inside = source.volume.copy(), source.inside.copy()
+    altered = alter(source.volume, source, other, np.random.default_rng(seed), strength, Recipe())
     assert altered.shape == volume.shape
     assert altered.dtype == np.float32
-    assert not np.shares_memory(altered, example.volume)
-    np.testing.assert_array_equal(example.volume, volume)
-    np.testing.assert_array_equal(example.inside, inside)
+    assert not np.shares_memory(altered, source.volume)
+    np.testing.assert_array_equal(source.volume, volume)
+    np.testing.assert_array_equal(source.inside, inside)
 
 
 def test_drawing_leaves_the_group_alone(group: list[Example]) -> None:
@@ -92,7 +263,15 @@ def test_drawing_leaves_the_group_alone(group: list[Example]) -> None:
         np.testing.assert_array_equal(example.volume, volume)
 
 
-def test_some_pairs_differ_by_a_factor_only(group: list[Example]) -> None:
+@few
+@given(seeds)
+def test_unaltered_pairs_differ_by_a_factor_only(group: list[Example], seed: int) -> None:
+    pair = draw_pair(group, np.random.default_rng(seed), Recipe(unaltered=1.0))
+    factor = np.median(pair.altered[pair.region] / pair.original[pair.region])
+    np.testing.assert_allclose(pair.altered, factor * pair.original, rtol=1e-4, atol=1e-6)
+
+
+def test_some_pairs_are_unaltered(group: list[Example]) -> None:
     rng = np.random.default_rng(0)
     pairs = [draw_pair(group, rng) for _ in range(200)]
     unaltered = 0
@@ -101,7 +280,23 @@ def test_some_pairs_differ_by_a_factor_only(group: list[Example]) -> None:
         ratio = pair.altered[bright] / pair.original[bright]
         unaltered += bool(np.ptp(ratio) < 1e-4 * ratio.mean())
     # Four standard deviations of the binomial distribution around its mean.
-    assert unaltered / len(pairs) == pytest.approx(UNALTERED, abs=4 * np.sqrt(UNALTERED / len(pairs)))
+    share = Recipe().unaltered
+    assert unaltered / len(pairs) == pytest.approx(share, abs=4 * np.sqrt(share / len(pairs)))
+
+
+def departure(group: Sequence[Source], recipe: Recipe) -> float:
+    """Mean difference of altered and original, each over its bright value."""
+    rng = np.random.default_rng(5)
+    pairs = [draw_pair(group, rng, recipe) for _ in range(30)]
+    return float(
+        np.mean([np.abs(p.altered - p.original / intensity_scale(p.original)).mean() for p in pairs])
+    )
+
+
+def test_mild_pairs_are_nearer_to_the_original(group: list[Example]) -> None:
+    mild = departure(group, Recipe(unaltered=0.0, mild=1.0, scale_jitter=0.0))
+    full = departure(group, Recipe(unaltered=0.0, mild=0.0, scale_jitter=0.0))
+    assert 0 < mild < 0.7 * full
 
 
 def test_skull_stripped_pairs_are_zero_in_both(group: list[Example]) -> None:
@@ -111,9 +306,47 @@ def test_skull_stripped_pairs_are_zero_in_both(group: list[Example]) -> None:
     assert 0.05 < len(stripped) / len(pairs) < 0.36
     for pair in stripped:
         np.testing.assert_array_equal(pair.original[pair.altered == 0], 0)
-        outside = np.flatnonzero(~pair.brain & (pair.original > 1.1))
+        np.testing.assert_array_equal(pair.altered[pair.original == 0], 0)
+        outside = np.flatnonzero(~pair.region & (pair.original > 1.1))
         # Scalp is gone: a mask two voxels too wide does not reach it on most of the surface.
-        assert outside.size < 0.25 * pair.brain.size
+        assert outside.size < 0.25 * pair.region.size
+
+
+def test_without_a_brain_nothing_is_stripped(small_group: list[ReferenceScan]) -> None:
+    rng = np.random.default_rng(1)
+    elsewhere = examples(small_group[0], "T2w", brain=False)
+    recipe = Recipe(frequencies=WITHOUT_BRAIN)
+    pairs = [draw_pair(elsewhere, rng, recipe) for _ in range(40)]
+    assert not any(np.mean(pair.original == 0) > 0.01 for pair in pairs)
+    assert not set(ACQUISITION) & set(WITHOUT_BRAIN)
+
+
+@few
+@given(seeds)
+def test_another_protocol_keeps_the_order_of_intensities(heads: list[Head], seed: int) -> None:
+    (example, _) = group_of(heads[:1], "T1w")
+    recipe = replace(UNTOUCHED, frequencies={"Acquisition": 1.0})
+    altered, original = example.contrast(recipe, np.random.default_rng(seed), 1.0)
+    assert original is example.volume
+    assert altered.dtype == np.float32
+    # Where a voxel is all inside or all outside, one rising curve maps it.
+    for where in (example.inside > 1 - 1e-6, example.inside < 1e-6):
+        order = np.argsort(original[where], kind="stable")
+        assert np.diff(altered[where][order]).min() >= -1e-5
+    np.testing.assert_array_equal(altered[original == 0], 0)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3])
+def test_strength_of_another_protocol(heads: list[Head], strength: float) -> None:
+    (example, _) = group_of(heads[:1], "T2w")
+    recipe = replace(UNTOUCHED, frequencies={"Acquisition": 1.0})
+    (weak, _), (full, _) = (
+        example.contrast(recipe, np.random.default_rng(2), value) for value in (strength, 1.0)
+    )
+    expected = example.volume / intensity_scale(example.volume)
+    assert np.abs(full - expected).max() > 0.05
+    weak = weak / np.float32(intensity_scale(weak))
+    assert np.abs(weak - expected).mean() <= 0.6 * np.abs(full - expected).mean() * (strength > 0) + 1e-6
 
 
 def test_halves_of_the_pairs_are_mirrored_and_windows_vary(group: list[Example]) -> None:
@@ -122,3 +355,12 @@ def test_halves_of_the_pairs_are_mirrored_and_windows_vary(group: list[Example])
     assert group[0].volume.shape in shapes or len(shapes) > 5
     full = group[0].volume.shape
     assert all(0.7 * n <= m <= n for shape in shapes for n, m in zip(full, shape, strict=True))
+    mirrored = 0
+    for _ in range(60):
+        pair = draw_pair(group[:1], rng, replace(UNTOUCHED, unaltered=1.0))
+        x, y, z = pair.original.shape
+        windows = np.lib.stride_tricks.sliding_window_view(group[0].volume[::-1], (x, y, z)).reshape(
+            -1, x, y, z
+        )
+        mirrored += any(np.array_equal(window, pair.original) for window in windows)
+    assert 15 < mirrored < 45

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_harmonize.errors import CannotCreate, UsageError
+from bids_harmonize.acquisition import Protocol
 from bids_harmonize.phantom import (
     LABELS,
     Grid,
     Head,
-    Protocol,
     Receiver,
     Run,
     head_labels,

@@ -1,45 +1,38 @@
-"""Brain, white matter and the choice of the reference group, against the phantom's truth."""
+"""What is measured on a scan, and the choice of the reference group."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from heads import HEAD_GRID, MPRAGE, T2_SPIN_ECHO, ball_scan
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bids_harmonize.acquisition import Protocol
 from bids_harmonize.errors import BadData
-from bids_harmonize.phantom import LABELS, Head, Protocol, Receiver, render
-from bids_harmonize.reference import (
-    ReferenceScan,
-    brain_mask,
-    choose_group,
-    measure_scan,
-    otsu,
-    white_matter_median,
-)
+from bids_harmonize.phantom import LABELS, Head, Receiver, render
+from bids_harmonize.quality import MEASURES, Quality
+from bids_harmonize.reference import ReferenceScan, choose_group, measure_scan
 
-BRAIN = ("white matter", "grey matter", "deep grey matter", "csf")
 SPIN_ECHO = Protocol(field_strength=1.5, sequence="spin echo", tr=550, te=12)
 RECEIVER = Receiver(gain=700, snr=40, shading=0.1)
 GRADIENT_ECHO = Protocol(field_strength=3.0, sequence="spoiled gradient echo", tr=20, te=4, flip_angle=25)
-
-
-def truth(head: Head) -> NDArray[np.bool_]:
-    return np.isin(head.labels_on(HEAD_GRID), [LABELS.index(name) for name in BRAIN])
+TYPICAL = {"snr": 11.0, "snrd": 37.0, "cnr": 2.5, "efc": 0.5, "fber": 350.0, "inu": 0.05}
 
 
 def white_matter(head: Head, volume: NDArray[np.float32]) -> float:
     return float(np.median(volume[head.labels_on(HEAD_GRID) == LABELS.index("white matter")]))
 
 
-def test_brain_and_white_matter_of_a_t2w_head(head: Head) -> None:
+def test_level_of_a_head_is_its_white_matter(head: Head) -> None:
     volume = render(head, T2_SPIN_ECHO, HEAD_GRID, RECEIVER, seed=(2,))
     scan = measure_scan("a", volume, HEAD_GRID.zooms, "T2w")
-    overlap = 2 * np.sum(scan.brain & truth(head)) / (scan.brain.sum() + truth(head).sum())
-    assert overlap > 0.9
-    assert scan.white_matter == pytest.approx(white_matter(head, volume), rel=0.12)
+    assert scan.level == pytest.approx(white_matter(head, volume), rel=0.12)
+    assert set(scan.quality.values) == set(MEASURES)
 
 
 SCALP_TAKEN = pytest.mark.xfail(reason="where fat outshines the brain, scalp may be taken for white matter")
@@ -57,54 +50,122 @@ def test_white_matter_of_a_t1w_head_is_found_or_the_scan_refused(head: Head, pro
         scan = measure_scan("a", volume, HEAD_GRID.zooms, "T1w")
     except BadData:
         return
-    assert scan.white_matter == pytest.approx(white_matter(head, volume), rel=0.12)
+    assert scan.level == pytest.approx(white_matter(head, volume), rel=0.12)
 
 
-@pytest.mark.parametrize(("protocol", "bright"), [(MPRAGE, True), (T2_SPIN_ECHO, False)], ids=["T1w", "T2w"])
-def test_white_matter_of_the_true_brain(head: Head, protocol: Protocol, bright: bool) -> None:
-    volume = render(head, protocol, HEAD_GRID, RECEIVER, seed=(2,))
-    median = white_matter_median(volume, truth(head), bright=bright)
-    assert median == pytest.approx(white_matter(head, volume), rel=0.12)
+def pelvis(seed: int = 0) -> NDArray[np.float32]:
+    """Fat all over the field of view, around a gland of 300."""
+    rng = np.random.default_rng(seed)
+    plane = np.full((64, 64), 900.0)
+    plane[18:46, 18:46] = 300.0
+    return np.repeat(plane[:, :, None], 8, axis=2).astype(np.float32) + rng.normal(0, 5, (64, 64, 8)).astype(
+        np.float32
+    )
 
 
-@pytest.mark.parametrize("protocol", [MPRAGE, T2_SPIN_ECHO], ids=["T1w", "T2w"])
-def test_skull_stripped_brain_is_found(head: Head, protocol: Protocol) -> None:
-    volume = render(head, protocol, HEAD_GRID, RECEIVER, seed=(2,)) * truth(head)
-    brain = brain_mask(volume.astype(np.float32), HEAD_GRID.zooms)
-    assert np.sum(brain & truth(head)) > 0.75 * truth(head).sum()
+@pytest.mark.parametrize("body_part", ["PROSTATE", "prostate", "ABDOMEN"])
+def test_elsewhere_the_middle_of_the_field_of_view_counts(body_part: str) -> None:
+    scan = measure_scan("a", pelvis(), (0.5, 0.5, 3.0), "T2w", body_part)
+    assert scan.region.any(axis=(0, 1)).all()
+    assert scan.region.sum() == 32 * 32 * 8
+    assert scan.level == pytest.approx(300, rel=0.01)
+    assert set(scan.quality.missing) >= {"snr", "cnr"}
 
 
-def test_volume_without_a_brain() -> None:
+@pytest.mark.parametrize("body_part", ["HEAD", "brain", "PROSTATE"])
+def test_the_scan_that_cannot_be_used_is_named(body_part: str) -> None:
     volume = np.zeros((30, 30, 30), np.float32)
-    volume[14:16, 14:16, 14:16] = 100
-    with pytest.raises(BadData, match="no brain"):
-        measure_scan("a", volume, (1.0, 1.0, 1.0), "T1w")
-
-
-def test_the_scan_that_has_no_brain_is_named() -> None:
-    volume = np.zeros((30, 30, 30), np.float32)
-    volume[14:16, 14:16, 14:16] = 100
-    with pytest.raises(BadData, match="sub-07_T1w"):
-        measure_scan("sub-07_T1w", volume, (1.0, 1.0, 1.0), "T1w")
+    volume[2:4, 2:4, 14:16] = 100
+    with pytest.raises(BadData, match=r"sub-07_T1w.*leave the scan out"):
+        measure_scan("sub-07_T1w", volume, (1.0, 1.0, 1.0), "T1w", body_part)
 
 
 def scaled(scan: ReferenceScan, factor: float, power: float = 1.0) -> ReferenceScan:
-    volume = ((scan.volume / scan.white_matter) ** power * scan.white_matter * factor).astype(np.float32)
-    return ReferenceScan(
-        name=scan.name,
-        volume=volume,
-        zooms=scan.zooms,
-        brain=scan.brain,
-        white_matter=scan.white_matter * factor,
-    )
+    volume = ((scan.volume / scan.level) ** power * scan.level * factor).astype(np.float32)
+    return replace(scan, volume=volume, level=scan.level * factor)
+
+
+def with_quality(scan: ReferenceScan, **worse: float) -> ReferenceScan:
+    """Typical measures, but for some that are so many times worse."""
+    values = {
+        name: TYPICAL[name] * (1 / worse.get(name, 1) if measure.more_is_better else worse.get(name, 1))
+        for name, measure in MEASURES.items()
+    }
+    return replace(scan, quality=Quality(values=values))
+
+
+def names(scans: Sequence[ReferenceScan]) -> list[str]:
+    return [scan.name for scan in scans]
+
+
+def candidates(number: int) -> list[ReferenceScan]:
+    """Alike, each with measures that differ by chance."""
+    rng = np.random.default_rng(5)
+    return [
+        with_quality(ball_scan(seed), **dict(zip(MEASURES, np.exp(rng.normal(0, 0.1, 6)), strict=True)))
+        for seed in range(number)
+    ]
 
 
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_the_scan_of_another_contrast_leaves_first(place: int) -> None:
     scans = [scaled(ball_scan(seed), 1 + seed) for seed in range(7)]
     scans[place] = scaled(scans[place], 1.0, power=2.5)
-    chosen = choose_group(scans, 6)
-    assert [scan.name for scan in chosen] == [scan.name for n, scan in enumerate(scans) if n != place]
+    choice = choose_group(scans, 6)
+    assert names(choice.left_out) == [scans[place].name]
+    assert "unlike the others" in choice.verdicts[-1].reason
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_the_worst_of_scans_that_are_alike_leaves_first(place: int, measure: str) -> None:
+    scans = [with_quality(replace(ball_scan(0), name=str(seed))) for seed in range(7)]
+    scans[place] = with_quality(scans[place], **{measure: 1.5})
+    choice = choose_group(scans, 6)
+    assert names(choice.left_out) == [str(place)]
+    assert choice.verdicts[-1].reason.startswith(MEASURES[measure].weakness)
+
+
+def test_a_scan_unlike_the_others_leaves_however_good_it_is() -> None:
+    scans = candidates(7)
+    everything = dict.fromkeys(MEASURES, 0.2)
+    scans[2] = scaled(with_quality(scans[2], **everything), 1.0, power=2.5)
+    choice = choose_group(scans, 6)
+    assert choice.left_out == [scans[2]]
+    assert choice.verdicts[-1].judgement.quality > 2
+
+
+def test_one_ruined_measure_weighs_less_than_a_few_bad_ones() -> None:
+    scans = [with_quality(replace(ball_scan(0), name=str(seed))) for seed in range(7)]
+    scans[1] = with_quality(scans[1], snrd=1e6)
+    scans[4] = with_quality(scans[4], snr=2, snrd=2, cnr=2)
+    assert names(choose_group(scans, 6).left_out) == ["4"]
+
+
+def test_differences_that_nobody_would_see_are_not_remarkable() -> None:
+    scans = [with_quality(replace(ball_scan(0), name=str(seed))) for seed in range(7)]
+    scans[3] = with_quality(scans[3], snr=1.02)
+    verdicts = choose_group(scans, 7).verdicts
+    assert {verdict.reason for verdict in verdicts} == {"nothing stands out"}
+
+
+def test_distance_is_taken_anew_when_a_scan_has_left() -> None:
+    scans = [replace(scaled(ball_scan(0), 1, 1 + 0.02 * n), name=str(n)) for n in range(6)]
+    scans[0] = replace(scaled(ball_scan(0), 1, 6.0), name="far")
+    verdicts = choose_group(scans, 3).verdicts
+    assert verdicts[-1].judgement.scan.name == "far"
+    last = verdicts[-1].judgement.typical_distance
+    assert all(verdict.judgement.typical_distance < last for verdict in verdicts[:3])
+
+
+def test_a_measure_that_some_scans_lack_is_compared_among_the_others() -> None:
+    scans = candidates(6)
+    values = dict(scans[4].quality.values)
+    del values["fber"]
+    scans[4] = replace(scans[4], quality=Quality(values=values, missing={"fber": "no air"}))
+    verdicts = {verdict.judgement.scan.name: verdict for verdict in choose_group(scans, 5).verdicts}
+    assert set(verdicts[scans[4].name].judgement.deviations) == set(MEASURES) - {"fber"}
+    assert set(verdicts[scans[0].name].judgement.deviations) == set(MEASURES)
 
 
 def test_intensity_scale_does_not_decide_the_group() -> None:
@@ -114,17 +175,37 @@ def test_intensity_scale_does_not_decide_the_group() -> None:
 
 @pytest.mark.parametrize("size", [1, 4, 9])
 def test_group_has_the_size_asked_for(size: int) -> None:
-    scans = [ball_scan(seed) for seed in range(4)]
-    chosen = choose_group(scans, size)
-    assert len(chosen) == min(size, 4)
+    scans = candidates(4)
+    choice = choose_group(scans, size)
+    assert len(choice.group) == min(size, 4)
     assert len(scans) == 4
-    assert len({scan.name for scan in chosen}) == len(chosen)
 
 
-@given(st.integers(0, 1000), st.floats(0.1, 0.9), st.floats(1, 1e5))
-def test_otsu_parts_two_separate_classes(seed: int, share: float, unit: float) -> None:
-    rng = np.random.default_rng(seed)
-    bright = rng.random(2000) < share
-    values = np.where(bright, rng.uniform(0.8, 1.0, 2000), rng.uniform(0.1, 0.3, 2000)) * unit
-    threshold = otsu(values.astype(np.float32)) / unit
-    assert 0.29 <= threshold <= 0.81
+CANDIDATES = candidates(8)
+
+
+@given(st.permutations(range(8)), st.integers(1, 9))
+@settings(max_examples=25)
+def test_choice_is_complete_and_blind_to_the_order(order: list[int], size: int) -> None:
+    scans = [CANDIDATES[place] for place in order]
+    choice = choose_group(scans, size)
+    assert names(choice.group) == [scan.name for scan in scans if scan in choice.group]
+    assert sorted(names(choice.group) + names(choice.left_out)) == sorted(names(scans))
+    assert [verdict.rank for verdict in choice.verdicts] == list(range(1, 9))
+    assert [verdict.chosen for verdict in choice.verdicts] == [n < size for n in range(8)]
+    assert {verdict.judgement.scan.name for verdict in choice.verdicts if verdict.chosen} == set(
+        names(choice.group)
+    )
+    scores = [verdict.judgement.score for verdict in choice.verdicts if verdict.chosen]
+    assert scores == sorted(scores, reverse=True)
+    assert all(verdict.reason for verdict in choice.verdicts)
+    expected = choose_group(CANDIDATES, size)
+    assert [v.judgement.scan.name for v in choice.verdicts] == [
+        v.judgement.scan.name for v in expected.verdicts
+    ]
+
+
+@given(st.integers(1, 7))
+def test_a_larger_group_holds_the_smaller_one(size: int) -> None:
+    small, large = choose_group(CANDIDATES, size), choose_group(CANDIDATES, size + 1)
+    assert set(names(small.group)) < set(names(large.group))

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from bids_harmonize.cli import main
 ROOT = Path(__file__).parents[1]
 SHAPE = (20, 24, 20)
 SPACING = 9.0
-# One thread and the CPU: the same everywhere, and light.
-COMMON = ("--omp-nthreads", "1", "--device", "cpu")
+# One thread and the CPU: the same everywhere, and light. To the bundled models, toys are no heads.
+COMMON = ("--omp-nthreads", "1", "--device", "cpu", "--out-of-distribution", "harmonize")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +40,24 @@ def harmonize(*arguments: str | Path) -> Result:
     """Call the program in this process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = main([*map(str, arguments), *COMMON])
+        code = main([*map(str, arguments), *_common(arguments)])
     return Result(code=code, out=out.getvalue(), err=err.getvalue())
 
 
 def harmonize_apart(*arguments: str | Path, **settings: Any) -> Result:
     """Call ``run.py`` as a user does, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *map(str, arguments), *COMMON],
+        [sys.executable, str(ROOT / "run.py"), *map(str, arguments), *_common(arguments)],
         capture_output=True,
         text=True,
         check=False,
         **settings,
     )
     return Result(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def _common(arguments: Sequence[str | Path]) -> tuple[str, ...]:
+    return COMMON[:-2] if "--out-of-distribution" in arguments else COMMON
 
 
 def head(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> NDArray[np.int16]:

@@ -15,6 +15,7 @@ from bids_harmonize.bids.outputs import (
     prepare_output,
     sidecar_path,
     transform_path,
+    unharmonized_path,
 )
 from bids_harmonize.bids.resume import completed, file_sha256, options_hash, remove_output
 from bids_harmonize.bids.runs import Run
@@ -34,6 +35,7 @@ __all__ = [
     "sidecar",
     "sidecar_path",
     "transform_path",
+    "unharmonized_path",
     "write_atomically",
     "write_crash",
     "write_dataset_files",
@@ -42,12 +44,16 @@ __all__ = [
 ]
 
 DESCRIPTION = "{suffix} image with the intensities of a reference group, on the source's voxel grid."
+UNHARMONIZED = (
+    "{suffix} image with the intensities of its source: it was not harmonized, because it is unlike what the "
+    "model is meant for."
+)
 
 
 def sidecar(
     run: Run, metadata: Mapping[str, Any], *, dataset_link_name: str = "raw", harmonize: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of a harmonized image's JSON file.
+    """The content of an image's JSON file, of a harmonized one or one that was passed through.
 
     Parameters
     ----------
@@ -59,10 +65,12 @@ def sidecar(
         The source dataset's name in ``DatasetLinks``.
     harmonize
         How the image was made: the ``BidsHarmonize`` object. For a later run to see that this one is done, it
-        must have ``InputSHA256``, ``ModelSHA256`` and ``OptionsSHA256``.
+        must have ``InputSHA256``, ``ModelSHA256`` and ``OptionsSHA256``; where ``Harmonized`` is false, the
+        image was passed through.
     """
+    description = DESCRIPTION if harmonize.get("Harmonized", True) else UNHARMONIZED
     return {
-        "Description": DESCRIPTION.format(suffix=run.suffix),
+        "Description": description.format(suffix=run.suffix),
         "Sources": [f"bids:{dataset_link_name}:{quote(str(run.relative))}"],
         "SpatialReference": "orig",
         **inherited_metadata(metadata),

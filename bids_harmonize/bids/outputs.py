@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from bids_harmonize.bids.runs import Run, output_stem
+from bids_harmonize.bids.runs import HARMONIZED, UNHARMONIZED, Run, output_stem
 from bids_harmonize.errors import CannotCreate, UsageError
 
 
@@ -16,8 +16,12 @@ def output_path(output_dir: Path, run: Run) -> Path:
     All entities of the source are kept in their order, ``desc-harmonized`` comes last and replaces another
     ``desc``, the suffix is the source's (``inplaneT2`` too), the format is always ``.nii.gz``.
     """
-    folders = [f"{key}-{run.entities[key]}" for key in ("sub", "ses") if key in run.entities]
-    return output_dir.joinpath(*folders, run.datatype, f"{output_stem(run)}.nii.gz")
+    return _image_path(output_dir, run, HARMONIZED)
+
+
+def unharmonized_path(output_dir: Path, run: Run) -> Path:
+    """The image of a run that is passed through: as `output_path`, but ``desc-unharmonized``."""
+    return _image_path(output_dir, run, UNHARMONIZED)
 
 
 def sidecar_path(output: Path) -> Path:
@@ -87,6 +91,11 @@ def inside_dataset(path: Path, dataset: Path) -> tuple[str, ...] | None:
         if folder == Path(os.path.realpath(dataset)) or _same(folder, dataset):
             return real.relative_to(folder).parts
     return None
+
+
+def _image_path(output_dir: Path, run: Run, desc: str) -> Path:
+    folders = [f"{key}-{run.entities[key]}" for key in ("sub", "ses") if key in run.entities]
+    return output_dir.joinpath(*folders, run.datatype, f"{output_stem(run, desc)}.nii.gz")
 
 
 def _same(folder: Path, dataset: Path) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 MODALITY_OF_SUFFIX = {"T1w": "T1w", "T2w": "T2w", "inplaneT2": "T2w"}
+# The labels of `desc`: of harmonized images, and of those that were passed through.
+HARMONIZED, UNHARMONIZED = "harmonized", "unharmonized"
 
 # Labels with other characters than letters and digits are not BIDS, but common, and read without doubt.
 _ENTITY = r"[a-zA-Z0-9]+-[^_/]+"
@@ -82,10 +84,10 @@ def parse_name(name: str) -> tuple[dict[str, str], str, str] | None:
     return (entities, match["suffix"], match["ext"]) if len(entities) == len(pairs) else None
 
 
-def output_stem(run: Run) -> str:
-    """Name of a run's outputs without extension: every entity of the source, then ``desc-harmonized``."""
+def output_stem(run: Run, desc: str = HARMONIZED) -> str:
+    """Name of a run's outputs without extension: every entity of the source, then ``desc``."""
     kept = [f"{key}-{label}" for key, label in run.entities.items() if key != "desc"]
-    return "_".join([*kept, "desc-harmonized", run.suffix])
+    return "_".join([*kept, f"desc-{desc}", run.suffix])
 
 
 def natural_key(path: PurePosixPath) -> tuple[tuple[tuple[int, int, str], ...], str]:

@@ -11,6 +11,7 @@ from bids_harmonize.bids.outputs import (
     prepare_output,
     sidecar_path,
     transform_path,
+    unharmonized_path,
 )
 from bids_harmonize.errors import CannotCreate, UsageError
 
@@ -29,6 +30,12 @@ from bids_harmonize.errors import CannotCreate, UsageError
 )
 def test_output_names(run_at, source: str, output: str) -> None:
     assert output_path(Path("/out"), run_at(source)) == Path("/out") / output
+
+
+def test_images_that_are_passed_through_have_a_name_of_their_own(run_at) -> None:
+    run = run_at("sub-1/ses-a/anat/sub-1_ses-a_desc-x_T2w.nii")
+    expected = "/out/sub-1/ses-a/anat/sub-1_ses-a_desc-unharmonized_T2w.nii.gz"
+    assert unharmonized_path(Path("/out"), run) == Path(expected)
 
 
 def test_files_beside_an_output() -> None:

@@ -1,0 +1,189 @@
+"""Scans with the masks that methods and figures need, and where they are read from."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from benchmarks.splits import LEFT_OUT
+from bids_harmonize.anatomy import brain_mask
+from bids_harmonize.image import as_magnitude, intensity_scale, open_image, read_voxels
+
+Volume = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+ROOT = Path(__file__).parents[1]
+AVERAGED_MM = 2.0
+MARGIN_MM = 16.0
+# Of a mask that holds neck or scalp, tried one after the other.
+LARGEST_BRAIN_ML = 1800
+WIDER_OPENINGS_MM = (8.0, 11.0, 14.0, 17.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """One scan as every method sees it.
+
+    Attributes
+    ----------
+    name
+        Unique in a run: harmonized volumes are kept by it.
+    person, site
+        Whose scan, and from where; for a simulated scan the head and the protocol.
+    volume
+        ``(x, y, z)`` float32, axes right, anterior, superior.
+    head, brain
+        Masks: automatic ones of real scans, the true ones of simulated scans.
+    truth
+        Of simulated scans: shares of "white matter" and "grey matter", and the "reference" rendering.
+    """
+
+    name: str
+    person: str
+    site: str
+    modality: str
+    volume: Volume
+    zooms: tuple[float, float, float]
+    affine: NDArray[np.float64]
+    head: Mask
+    brain: Mask
+    truth: Mapping[str, Volume] = field(default_factory=dict)
+
+    @property
+    def image(self) -> Nifti1Image:
+        """The scan as an image in memory."""
+        return Nifti1Image(self.volume, self.affine)
+
+
+def shared_folder() -> Path:
+    """Where the real scans and label maps are: `BIDS_HARMONIZE_SHARED`, or beside the checkout."""
+    return Path(os.environ.get("BIDS_HARMONIZE_SHARED") or ROOT.parent / "shared")
+
+
+def read_scan(path: Path, site: str, *, native: bool = False) -> Scan:
+    """A scan by its BIDS file name, cropped to the head, with automatic masks.
+
+    Averaged to voxels of up to 2 mm, or `native`; masks are found at 2 mm, which is as exact as they get.
+    """
+    image = nib.as_closest_canonical(open_image(path))
+    volume = as_magnitude(read_voxels(image))[0]
+    sizes = [float(zoom) for zoom in image.header.get_zooms()[:3]]
+    steps = [max(1, int(AVERAGED_MM / zoom + 0.01)) for zoom in sizes]
+    coarse = averaged(volume, steps)
+    coarse_sizes = [zoom * step for zoom, step in zip(sizes, steps, strict=True)]
+    head, brain = head_mask(coarse), automatic_brain_mask(coarse, coarse_sizes)
+    affine = image.affine
+    if native:
+        head, brain = (_enlarged(mask, steps, volume.shape) for mask in (head, brain))
+    else:
+        affine = affine @ nib.affines.from_matvec(np.diag(steps), [(step - 1) / 2 for step in steps])
+        volume, sizes = coarse, coarse_sizes
+    box = _box(head, sizes)
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    return Scan(
+        name=name,
+        person=name.split("_")[0],
+        site=site,
+        modality=name.split("_")[-1],
+        volume=np.ascontiguousarray(volume[box]),
+        zooms=(sizes[0], sizes[1], sizes[2]),
+        affine=affine @ nib.affines.from_matvec(np.eye(3), [axis.start for axis in box]),
+        head=head[box],
+        brain=brain[box],
+    )
+
+
+def averaged(volume: Volume, steps: Sequence[int]) -> Volume:
+    """Means over blocks; the last one of an axis is filled up with its last plane."""
+    missing = [(0, -n % step) for n, step in zip(volume.shape, steps, strict=True)]
+    padded = np.pad(volume, missing, mode="edge")
+    blocks = [part for n, step in zip(padded.shape, steps, strict=True) for part in (n // step, step)]
+    return np.asarray(padded.reshape(blocks).mean(axis=(1, 3, 5)), dtype=np.float32)
+
+
+def head_mask(volume: Volume) -> Mask:
+    """What is brighter than a tenth of the bright value, of several pieces the largest, its holes filled."""
+    return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0.1 * intensity_scale(volume))), dtype=bool)
+
+
+def _box(head: Mask, zooms: Sequence[float]) -> tuple[slice, ...]:
+    """The head and some air around it: what lies beyond only takes time."""
+    (extent,) = ndimage.find_objects(head.astype(np.int8))
+    margins = [round(MARGIN_MM / zoom) for zoom in zooms]
+    return tuple(
+        slice(max(0, axis.start - margin), axis.stop + margin)
+        for axis, margin in zip(extent, margins, strict=True)
+    )
+
+
+def automatic_brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
+    """The brain; a mask that holds too much to be one is opened until it does not."""
+    brain = brain_mask(volume, zooms)
+    for opening in WIDER_OPENINGS_MM:
+        if np.count_nonzero(brain) * np.prod(zooms) / 1000 <= LARGEST_BRAIN_ML:
+            break
+        brain = _opened(brain, zooms, opening)
+    return brain
+
+
+def _enlarged(mask: Mask, steps: Sequence[int], shape: Sequence[int]) -> Mask:
+    for axis, step in enumerate(steps):
+        mask = mask.repeat(step, axis=axis)
+    return mask[tuple(slice(n) for n in shape)]
+
+
+def _opened(mask: Mask, zooms: Sequence[float], width: float) -> Mask:
+    core = _largest(ndimage.distance_transform_edt(mask, sampling=zooms) > width)
+    return mask & (ndimage.distance_transform_edt(~core, sampling=zooms) <= width)
+
+
+def _largest(mask: Mask) -> Mask:
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray(labels == int(np.argmax(sizes)), dtype=bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealScans:
+    """The scans of one modality in the shared folder, read when they are first asked for."""
+
+    shared: Path
+    modality: str
+    native: bool = False
+
+    @cached_property
+    def _group(self) -> list[Scan]:
+        return self._read(self.shared / "data" / "reference", {})
+
+    @property
+    def reference(self) -> list[Scan]:
+        """The reference group, without the person that was left out."""
+        return [scan for scan in self._group if scan.person != LEFT_OUT]
+
+    @property
+    def left_out(self) -> list[Scan]:
+        """The scan of the left-out person."""
+        return [scan for scan in self._group if scan.person == LEFT_OUT]
+
+    @cached_property
+    def sites(self) -> list[Scan]:
+        """Scans of other sites."""
+        folder = self.shared / "data" / "sites"
+        with (folder / "participants.tsv").open(encoding="utf-8") as table:
+            rows = list(csv.DictReader(table, delimiter="\t"))
+        return self._read(folder, {row["participant_id"]: row["site"] for row in rows})
+
+    def _read(self, folder: Path, sites: Mapping[str, str]) -> list[Scan]:
+        paths = sorted(folder.glob(f"sub-*/anat/*_{self.modality}.nii.gz"))
+        return [read_scan(path, sites.get(path.parts[-3], "reference"), native=self.native) for path in paths]

@@ -1,0 +1,147 @@
+"""The rows of a benchmark as a Markdown table and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.methods import OURS
+from benchmarks.rows import Row
+
+ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
+OURS_COLOUR, OTHER_COLOUR, NONE_COLOUR = "#c1272d", "#7a8794", "#111111"
+#: What is farther from the best than this many times the median's distance is drawn at the edge.
+FARTHEST = 2.5
+ROW_INCHES = 0.32
+
+Line = tuple[str, str, str]
+
+
+def lines(rows: Iterable[Row]) -> dict[Line, dict[str, Row]]:
+    """Rows by tier, modality and figure, in the order they came, and by method."""
+    found: dict[Line, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row.tier, row.modality, row.figure), {})[row.method] = row
+    return found
+
+
+def best(methods: Mapping[str, Row]) -> list[str]:
+    """Names of the methods of the best value; none where no way is better, or there is but one method."""
+    known = {name: row for name, row in methods.items() if not np.isnan(row.value)}
+    if len(known) < 2:
+        return []
+    better = next(iter(known.values())).better
+    if better == "neither":
+        return []
+    pick = max if better == "higher" else min
+    value = pick(row.value for row in known.values())
+    return [name for name, row in known.items() if row.value == value]
+
+
+def markdown(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """One table: a line for every figure, a column for every method; the best of a line is bold."""
+    text = [
+        "| tier | figure | n | " + " | ".join(names) + " |",
+        "| --- | --- | --- |" + " --- |" * len(names),
+    ]
+    for (tier, modality, figure), methods in lines(rows).items():
+        first = next(iter(methods.values()))
+        bold = best(methods)
+        cells = [cell(methods.get(name), bold=name in bold) for name in names]
+        heading = f"| {tier} {modality} | {figure} {ARROWS[first.better]} | {first.n} | "
+        text.append(heading + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
+
+
+def cell(row: Row | None, *, bold: bool) -> str:
+    """Value and spread."""
+    if row is None or np.isnan(row.value):
+        return "-"
+    value = number(row.value)
+    spread = f" ±{number(row.spread)}" if row.n > 1 and np.isfinite(row.value) else ""
+    return f"**{value}**{spread}" if bold else value + spread
+
+
+def number(value: float) -> str:
+    """Three digits that count; whole numbers as they are."""
+    if np.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:.0f}"
+    decimals = max(0, 2 - int(np.floor(np.log10(abs(value)))))
+    return f"{value:.{min(decimals, 3)}f}"
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Dot plot, one panel for every tier and modality: right is better, every line on its own scale."""
+    panels: dict[tuple[str, str], dict[str, dict[str, Row]]] = {}
+    for (tier, modality, label), methods in lines(rows).items():
+        if best(methods):
+            panels.setdefault((tier, modality), {})[label] = methods
+    if not panels:
+        return
+    sizes = [len(panel) + 2 for panel in panels.values()]
+    figure = Figure(figsize=(13, ROW_INCHES * sum(sizes) + 1), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=sizes)[:, 0]
+    for axis, ((tier, modality), panel) in zip(axes, panels.items(), strict=True):
+        axis.set_title(f"Tier {tier}, {modality}", loc="left", fontsize=10, fontweight="bold")
+        _draw_panel(axis, panel)
+    figure.suptitle(
+        "Right is better; every line on its own scale, its ends at the right and left of the values there\n"
+        "red: ours; black ring: no harmonization; grey: other methods (the best one named)",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _draw_panel(axis: Axes, panel: Mapping[str, Mapping[str, Row]]) -> None:
+    for height, methods in enumerate(panel.values()):
+        low, high = _ends(list(methods.values()))
+        for name, row in methods.items():
+            if not np.isnan(row.value):
+                _dot(axis, (row.value - low) / (high - low), height, name)
+        _name_best(axis, methods, low, high, height)
+        axis.text(-0.03, height, number(low), ha="right", va="center", fontsize=7, color=OTHER_COLOUR)
+        axis.text(1.03, height, number(high), ha="left", va="center", fontsize=7, color=OTHER_COLOUR)
+        axis.axhline(height, color="#e6e9ec", linewidth=0.8, zorder=0)
+    axis.set_yticks(range(len(panel)), list(panel), fontsize=8)
+    axis.set_xlim(-0.12, 1.4)
+    axis.set_ylim(len(panel) - 0.4, -0.6)
+    axis.set_xticks([])
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+
+
+def _ends(rows: Sequence[Row]) -> tuple[float, float]:
+    """Worst and best value of a line; far outliers, and what is infinite, lie at its ends."""
+    values = np.array([row.value for row in rows if np.isfinite(row.value)])
+    if values.size == 0:
+        return 0.0, 1.0
+    if rows[0].better == "higher":
+        top, middle = values.max(), float(np.median(values))
+        bottom = max(values.min(), top - FARTHEST * (top - middle)) if top > middle else values.min()
+    else:
+        top, middle = values.min(), float(np.median(values))
+        bottom = min(values.max(), top + FARTHEST * (middle - top)) if top < middle else values.max()
+    return (bottom, top) if bottom != top else (top - 1, top)
+
+
+def _dot(axis: Axes, position: float, height: float, name: str) -> None:
+    position = float(np.clip(position, 0, 1))
+    if name == OURS:
+        axis.plot(position, height, "o", color=OURS_COLOUR, markersize=9, zorder=4)
+    elif name == "none":
+        axis.plot(position, height, "o", mfc="none", mec=NONE_COLOUR, markersize=8, zorder=3)
+    else:
+        axis.plot(position, height, "o", color=OTHER_COLOUR, alpha=0.55, markersize=6, zorder=2)
+
+
+def _name_best(axis: Axes, methods: Mapping[str, Row], low: float, high: float, height: float) -> None:
+    names = best(methods)
+    label = "best: " + (", ".join(names) if len(names) < 4 else f"{len(names)} methods")
+    weight = "bold" if OURS in names else "normal"
+    axis.text(1.12, height, label, ha="left", va="center", fontsize=7, fontweight=weight)

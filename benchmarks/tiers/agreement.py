@@ -1,0 +1,107 @@
+"""Tier A: do the outputs of one simulated head agree, whatever the protocol?
+
+A head is scanned under six protocols, each with its own receive field, noise and gain. Agreement is over all
+pairs of protocols. Ratios are of methods that keep zero; of all methods the spread of the white-matter median
+is told over the range inside the brain. White-grey contrast and the correlation of gradients with the input
+guard them: a method that flattens contrast would agree with itself. The truth is the noiseless rendering at
+a protocol whose contrast is about that of the reference group, up to a gain and an offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from benchmarks.data import Data
+from benchmarks.figures import (
+    fitted,
+    gradient_correlation,
+    tissue_median,
+    value_range,
+    variation,
+    white_grey_contrast,
+)
+from benchmarks.methods import Method
+from benchmarks.rows import Better, Row, summarize
+from benchmarks.scans import Scan, Volume
+from bids_harmonize.metrics import agreement_db
+
+TIER = "A"
+#: Slices this thick are a benchmark of their own.
+THICK_MM = 3.0
+
+BETTER: dict[str, Better] = {
+    "agreement inside the brain, dB": "higher",
+    "agreement inside the head, dB": "higher",
+    "to the truth inside the brain, dB": "higher",
+    "white-matter median, CoV": "lower",
+    "grey/white ratio, CoV": "lower",
+    "white-matter median over range, SD": "lower",
+    "white-grey contrast over range": "neither",
+    "gradient correlation with the input": "neither",
+}
+
+
+def run(methods: Sequence[Method], data: Data) -> list[Row]:
+    """Figures of all methods, thick slices apart."""
+    return [
+        row
+        for thick in (False, True)
+        for method in methods
+        for row in _figures(method, _people(data.simulated, thick=thick), data.modality, thick=thick)
+    ]
+
+
+def _people(scans: Sequence[Scan], *, thick: bool) -> list[list[Scan]]:
+    people: dict[str, list[Scan]] = {}
+    for scan in scans:
+        if (max(scan.zooms) > THICK_MM) == thick:
+            people.setdefault(scan.person, []).append(scan)
+    return list(people.values())
+
+
+def _figures(method: Method, people: Sequence[Sequence[Scan]], modality: str, *, thick: bool) -> list[Row]:
+    measured: dict[str, list[float]] = {figure: [] for figure in BETTER}
+    for scans in people:
+        for figure, values in measure(method, scans).items():
+            measured[figure] += values
+    used = sum(map(len, people))
+    label = f"{modality}, thick slices" if thick else modality
+    return [
+        summarize(TIER, label, figure, method.name, values, better=BETTER[figure], scans=used)
+        for figure, values in measured.items()
+        if values
+    ]
+
+
+def measure(method: Method, scans: Sequence[Scan]) -> dict[str, list[float]]:
+    """The figures of one head under several protocols."""
+    volumes = [method.apply(scan) for scan in scans]
+    each = list(zip(scans, volumes, strict=True))
+    white, grey = ([tissue_median(*one, name) for one in each] for name in ("white matter", "grey matter"))
+    ranges = [value_range(volume[scan.brain]) for scan, volume in each]
+    figures = {
+        "agreement inside the brain, dB": _agreement([volume[scan.brain] for scan, volume in each]),
+        "agreement inside the head, dB": _agreement([volume[scan.head] for scan, volume in each]),
+        "to the truth inside the brain, dB": [_to_truth(*one) for one in each],
+        "white-matter median over range, SD": [float(np.std(white, ddof=1) / np.mean(ranges))],
+        "white-grey contrast over range": [white_grey_contrast(*one) for one in each],
+        "gradient correlation with the input": [
+            gradient_correlation(scan.volume, volume, scan.head) for scan, volume in each
+        ],
+    }
+    if method.zero_kept:
+        figures["white-matter median, CoV"] = [variation(white)]
+        figures["grey/white ratio, CoV"] = [variation(np.divide(grey, white).tolist())]
+    return figures
+
+
+def _agreement(values: Sequence[Volume]) -> list[float]:
+    return [agreement_db(a, b) for a, b in combinations(values, 2)]
+
+
+def _to_truth(scan: Scan, volume: Volume) -> float:
+    wanted = scan.truth["reference"][scan.brain]
+    return agreement_db(fitted(volume[scan.brain], wanted, offset=True), wanted)

@@ -1,0 +1,142 @@
+"""Quantile functions and tissue medians of outputs, in units of the reference group's white matter.
+
+Baselines put out values of any scale. So that none gains or loses by its own, every baseline gets one linear
+map, the same for all scans: the least-squares fit of the quantile functions of its harmonized reference
+scans to those of the reference scans themselves, each with its white matter at 1000. It has an offset only
+where zero does not stay zero. Ours gets no map: that scale is what it promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.methods import OURS, Method
+from benchmarks.scans import Mask, Scan, Volume
+from bids_harmonize.anatomy import BRAIN_MILLILITRES, STRIPPED_SHARE, white_and_grey
+from bids_harmonize.reference import QUANTILES
+
+Curve = NDArray[np.float64]
+Region = Literal["head", "brain"]
+
+LEVEL = 1000.0
+# More voxels than this change no digit that is shown.
+SAMPLE = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """A linear map of intensities."""
+
+    slope: float
+    offset: float = 0.0
+
+    def __call__(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        return values * np.float32(self.slope) + np.float32(self.offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intensities:
+    """What is measured on one output, always inside the masks of the raw scan.
+
+    Attributes
+    ----------
+    curves
+        Quantile functions inside the head and inside the brain; of a skull-stripped scan both are those of
+        the brain.
+    white, grey
+        Medians of the classes that k-means finds inside the brain; not a number where the automatic mask is
+        too large or too small to be a brain.
+    """
+
+    site: str
+    stripped: bool
+    curves: Mapping[Region, Curve]
+    white: float
+    grey: float
+
+    def scaled(self, scale: Scale) -> Intensities:
+        """The same on another scale."""
+        return replace(
+            self,
+            curves={region: self.curves[region] * scale.slope + scale.offset for region in self.curves},
+            white=self.white * scale.slope + scale.offset,
+            grey=self.grey * scale.slope + scale.offset,
+        )
+
+
+def measure(scan: Scan, volume: Volume) -> Intensities:
+    """Measure a volume that was made of a scan."""
+    brain = sample(volume, scan.brain)
+    stripped = is_stripped(scan)
+    head = brain if stripped else sample(volume, scan.head)
+    white, grey = tissue_medians(brain, scan.modality) if has_brain(scan) else (float("nan"),) * 2
+    return Intensities(
+        site=scan.site,
+        stripped=stripped,
+        curves={"head": np.quantile(head, QUANTILES), "brain": np.quantile(brain, QUANTILES)},
+        white=white,
+        grey=grey,
+    )
+
+
+@lru_cache(maxsize=32)
+def as_it_is(scan: Scan) -> Intensities:
+    """Measure a raw scan in units of its own white matter."""
+    raw = measure(scan, scan.volume)
+    return raw.scaled(Scale(slope=LEVEL / raw.white))
+
+
+def is_stripped(scan: Scan) -> bool:
+    """Whether nothing but a brain is left of the head."""
+    return bool(np.mean(scan.volume == 0) > STRIPPED_SHARE)
+
+
+def has_brain(scan: Scan) -> bool:
+    """Whether the brain mask has the size of a brain."""
+    low, high = BRAIN_MILLILITRES
+    return bool(low < np.count_nonzero(scan.brain) * np.prod(scan.zooms) / 1000 < high)
+
+
+def sample(volume: Volume, region: Mask) -> Curve:
+    """Intensities of a region; of a large one, every so-many-th."""
+    values = volume[region]
+    return values[:: max(1, values.size // SAMPLE)].astype(np.float64)
+
+
+def tissue_medians(values: Curve, modality: str) -> tuple[float, float]:
+    """Medians of white and grey matter among the intensities of a brain."""
+    everywhere = np.ones(values.shape, dtype=bool)
+    intensities = values.astype(np.float32)
+    white, grey = white_and_grey(intensities, everywhere, bright=modality == "T1w")
+    return float(np.median(values[white])), float(np.median(values[grey]))
+
+
+def fit_scale(outputs: Sequence[Curve], wanted: Sequence[Curve], *, zero_kept: bool) -> Scale:
+    """The linear map that brings quantile functions nearest to those wanted."""
+    given, aim = np.concatenate(outputs), np.concatenate(wanted)
+    if zero_kept:
+        return Scale(slope=float(given @ aim / (given @ given)))
+    slope, offset = np.polyfit(given, aim, 1)
+    return Scale(slope=float(slope), offset=float(offset))
+
+
+def harmonized_group(method: Method, reference: Sequence[Scan]) -> tuple[Scale, list[Intensities]]:
+    """The map of a method's outputs to the scale of the reference group, and the group's outputs on it."""
+    group = [measure(scan, method.apply(scan)) for scan in reference]
+    if method.name == OURS:
+        return Scale(slope=1.0), group
+    outputs = [one.curves["head"] for one in group]
+    wanted = [as_it_is(scan).curves["head"] for scan in reference]
+    scale = fit_scale(outputs, wanted, zero_kept=method.zero_kept)
+    return scale, [one.scaled(scale) for one in group]
+
+
+def group_curve(group: Sequence[Intensities], region: Region) -> Curve:
+    """The median quantile function."""
+    return np.asarray(np.median([one.curves[region] for one in group], axis=0))

@@ -1,0 +1,235 @@
+"""Tier E: do radiomics features agree between protocols?
+
+Simulated heads with a lesion inserted in the white matter of each side, under six protocols. In fixed masks
+(deep white matter, frontal lobe, deep grey matter and lesion, left and right) MIRP computes features as the
+Image Biomarker Standardisation Initiative defines them (first order, GLCM, GLRLM, GLSZM, NGTDM; in 3-D,
+directions merged). ICC(2,1) of each feature is taken over all regions of all heads, and *within* each kind
+of region, a harder question, averaged over the kinds.
+
+The bin width is fixed: a 32nd of the 2 to 98 % range inside the brain of the reference group as the method
+itself harmonizes it, so that z-scores get their fair width too. Bins start one range below that range and
+end two above; what lies beyond is clipped. A feature that cannot be computed, or is the same everywhere, has
+an ICC of 0. The spread of a share is its binomial standard error, that of a median the interquartile range
+over 1.35.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from mirp import extract_features
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from benchmarks.data import Data
+from benchmarks.methods import Method
+from benchmarks.rows import Row
+from benchmarks.scans import Mask, Scan, Volume
+from benchmarks.simulated import PROTOCOLS, Subject
+from benchmarks.tiers.intensities import group_curve, harmonized_group
+from benchmarks.tiers.statistics import intraclass_correlation
+from bids_harmonize.contrast import Tissue
+from bids_harmonize.heads import Head
+
+TIER = "E"
+BINS = 32
+GOOD = 0.75
+# Interquartile range of normal numbers, in standard deviations.
+NORMAL_RANGE = 1.35
+FAMILIES = ["statistical", "glcm", "rlm", "szm", "ngtdm"]
+#: By the prefix of MIRP's feature names.
+CLASSES: Mapping[str, str] = {
+    "stat": "first order",
+    "cm": "GLCM",
+    "rlm": "GLRLM",
+    "szm": "GLSZM",
+    "ngt": "NGTDM",
+}
+WHITE_MM, LOBE_MM, LESION_MM = 10.0, 22.0, 7.0
+#: Between grey matter and fluid, as oedema or demyelination.
+LESION = Tissue(t1=1800, t2=140, proton_density=0.86)
+
+Array = NDArray[np.float64]
+Regions = Mapping[str, Sequence[Mask]]
+
+
+def run(methods: Sequence[Method], data: Data) -> list[Row]:
+    """Figures of all methods."""
+    people = [
+        _with_lesions(subject, data.shared / "data" / "labels")
+        for subject in data.subjects
+        if max(subject.zooms) == min(subject.zooms)
+    ]
+    return [row for method in methods for row in _figures(method, data, people)]
+
+
+def regions(head: Head) -> dict[str, list[Mask]]:
+    """Masks of each kind of region, left and right."""
+    x, y, z = np.ogrid[tuple(slice(n) for n in head.brain.shape)]
+    middle = float(np.mean(np.nonzero(head.brain)[0]))
+    deep = head.share("deep grey matter") > 0.5
+    above = z > np.mean(np.nonzero(deep)[2])
+    cerebrum = head.share("white matter") + head.share("grey matter") > 0.5
+    # Not of the white matter, to which the optic nerve counts.
+    forward = np.where(head.share("grey matter") > 0.5, y, 0)
+    found: dict[str, list[Mask]] = {"white matter": [], "lobe": [], "deep grey matter": [], "lesion": []}
+    for side in (x < middle, x >= middle):
+        white = (head.share("white matter") > 0.95) & side & above
+        depth = ndimage.distance_transform_edt(white, sampling=head.zooms)
+        near = ball(depth, WHITE_MM, head.zooms)
+        depth[ball(depth, WHITE_MM + LESION_MM, head.zooms)] = 0
+        found["white matter"].append(near & white)
+        found["lobe"].append(ball(forward * side, LOBE_MM, head.zooms) & cerebrum & side)
+        found["deep grey matter"].append(deep & side)
+        found["lesion"].append(ball(depth, LESION_MM, head.zooms) & head.brain)
+    return found
+
+
+def ball(field: NDArray[np.generic], radius: float, zooms: Sequence[float]) -> Mask:
+    """What is closer than `radius` mm to the (first) maximum of a field."""
+    centre = np.unravel_index(int(np.argmax(field)), field.shape)
+    offsets = np.ogrid[tuple(slice(n) for n in field.shape)]
+    squares = [((i - c) * zoom) ** 2 for i, c, zoom in zip(offsets, centre, zooms, strict=True)]
+    return np.asarray(sum(squares) < radius**2)
+
+
+def features(volume: Volume, mask: Mask, span: tuple[float, float]) -> dict[str, float]:
+    """Features of a region by their names, with bins of a 32nd of `span`."""
+    low, high = span
+    width = (high - low) / BINS
+    bottom, top = low - (high - low), high + 2 * (high - low)
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    with _quiet():
+        table = extract_features(
+            image=np.clip(volume[box], bottom, top).astype(np.float64),
+            mask=mask[box],
+            image_modality="mr",
+            base_feature_families=FAMILIES,
+            base_discretisation_method="fixed_bin_size",
+            base_discretisation_bin_width=width,
+            resegmentation_intensity_range=[bottom, top],
+        )[0]
+    names = [name for name in table.columns if name.split("_")[0] in CLASSES]
+    return {name.split("_3d_")[0]: float(table[name].iloc[0]) for name in names}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without MIRP's log, and its warning that MR intensities have no unit: here they were given one."""
+    logging.disable(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The intensities for this image")
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def reliability(table: Array) -> tuple[float, float]:
+    """ICC of one feature over all regions, and within kinds of region.
+
+    Parameters
+    ----------
+    table
+        ``(people, protocols, kinds, sides)``.
+    """
+    by_kind = np.moveaxis(table, 1, -1)
+    protocols = by_kind.shape[-1]
+    kinds = [by_kind[:, kind].reshape(-1, protocols) for kind in range(by_kind.shape[1])]
+    within = float(np.mean([_known(one) for one in kinds]))
+    return _known(by_kind.reshape(-1, protocols)), within
+
+
+def _known(ratings: Array) -> float:
+    return float(np.nan_to_num(intraclass_correlation(ratings), nan=0.0))
+
+
+def _with_lesions(subject: Subject, labels: Path) -> tuple[list[Scan], Regions]:
+    """The scans of a person with lesions, and where to measure."""
+    x, y, z = (round(zoom) for zoom in subject.zooms)
+    head = Head.read(labels / f"{subject.name}_dseg.nii.gz", (x, y, z))
+    where = regions(head)
+    share = lesion_share(where["lesion"], np.random.default_rng(0))
+    scans = []
+    for name, protocol in PROTOCOLS[subject.modality].items():
+        signal = np.float32(protocol.signal("lesion", {"lesion": LESION}))
+        rendering = subject.renderings[name] * (1 - share) + signal * share
+        scans.append(subject.scan(name, rendering, tag="_radiomics"))
+    return scans, where
+
+
+def lesion_share(masks: Sequence[Mask], rng: np.random.Generator) -> Volume:
+    """Share of lesion in every voxel: soft at the edge, and of uneven density inside."""
+    noise = ndimage.gaussian_filter(rng.normal(size=masks[0].shape), 1.5)
+    density = 0.7 + 0.25 * np.clip(noise / noise.std(), -1, 1)
+    inside = ndimage.gaussian_filter(np.any(masks, axis=0).astype(np.float32), 0.6)
+    return np.asarray(density * inside, dtype=np.float32)
+
+
+def _figures(method: Method, data: Data, people: Sequence[tuple[Sequence[Scan], Regions]]) -> list[Row]:
+    scale, group = harmonized_group(method, data.reference)
+    curve = group_curve(group, "brain")
+    span = float(curve[0]), float(curve[-1])
+    names, table = _table(
+        [
+            [
+                [[features(volume, mask, span) for mask in masks] for masks in where.values()]
+                for volume in (np.asarray(scale(method.apply(scan))) for scan in scans)
+            ]
+            for scans, where in people
+        ]
+    )
+    measured = np.array([reliability(table[..., k]) for k in range(len(names))])
+    return _rows(method.name, data.modality, names, measured, scans=sum(len(scans) for scans, _ in people))
+
+
+def _table(found: Sequence[Sequence[Sequence[Sequence[Mapping[str, float]]]]]) -> tuple[list[str], Array]:
+    """Names, and values ``(people, protocols, kinds, sides, features)``."""
+    names = list(found[0][0][0][0])
+    values = [
+        [[[[side[name] for name in names] for side in kind] for kind in scan] for scan in person]
+        for person in found
+    ]
+    return names, np.array(values)
+
+
+def _rows(method: str, modality: str, names: Sequence[str], measured: Array, scans: int) -> list[Row]:
+    """Shares of reliable features and median ICC; the classes of features over all regions only."""
+    prefixes = np.array([name.split("_")[0] for name in names])
+    overall, within = measured.T
+    chosen = {"all features": overall, "all features, within kinds of region": within}
+    chosen |= {title: overall[prefixes == prefix] for prefix, title in CLASSES.items()}
+    rows = []
+    for title, values in chosen.items():
+        share = _share(values)
+        quarter, half, most = np.percentile(values, [25, 50, 75])
+        figures = {
+            f"share with ICC > {GOOD}, {title}": share,
+            f"median ICC, {title}": (float(half), float(most - quarter) / NORMAL_RANGE),
+        }
+        rows += [
+            Row(
+                tier=TIER,
+                modality=modality,
+                figure=figure,
+                method=method,
+                value=value,
+                spread=spread,
+                n=len(values),
+                better="higher",
+                scans_used=scans,
+            )
+            for figure, (value, spread) in figures.items()
+        ]
+    return rows
+
+
+def _share(values: Array) -> tuple[float, float]:
+    """Share of reliable features and its binomial standard error."""
+    share = float(np.mean(values > GOOD))
+    return share, float(np.sqrt(share * (1 - share) / len(values)))

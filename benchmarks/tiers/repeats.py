@@ -1,0 +1,145 @@
+"""Tier B: one person scanned twice; the second scan is rigidly registered to the first.
+
+The registration is found once, on the raw scans, and every method's output of the second scan is resampled by
+it, so that all methods bear the same error of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK
+
+from benchmarks.data import Data
+from benchmarks.methods import Method
+from benchmarks.rows import Better, Row, summarize
+from benchmarks.scans import Mask, Scan, Volume, read_scan
+from bids_harmonize.metrics import agreement_db
+
+TIER = "B"
+QUANTILES = np.linspace(0.02, 0.98, 49)
+
+BETTER: dict[str, Better] = {
+    "agreement inside the head, dB": "higher",
+    "agreement inside the brain, dB": "higher",
+    "correlation inside the head": "higher",
+    "distance of distributions inside the head": "lower",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """Two scans of a person, and what brings the second to the first."""
+
+    first: Scan
+    second: Scan
+    transform: Any
+    overlap: Mask
+
+    @classmethod
+    def of(cls, first: Scan, second: Scan) -> Repeat:
+        """Register the raw scans; `overlap` is where both have voxels."""
+        transform = rigid_transform(first, second)
+        covered = resampled(np.ones_like(second.volume), second, first, transform) > 0.99
+        return cls(first=first, second=second, transform=transform, overlap=covered)
+
+
+def run(methods: Sequence[Method], data: Data) -> list[Row]:
+    """Figures of all methods; none where nobody was scanned twice."""
+    repeats = [] if data.pairs is None else read_repeats(data.pairs, data.modality)
+    if not repeats:
+        return []
+    return [row for method in methods for row in _figures(method, repeats, data.modality)]
+
+
+def read_repeats(folder: Path, modality: str) -> list[Repeat]:
+    """All pairs of scans of one modality and person in a BIDS dataset."""
+    repeats = []
+    for person in sorted(folder.glob("sub-*")):
+        paths = sorted(person.glob(f"**/anat/*_{modality}.nii*"))
+        scans = [read_scan(path, path.parent.parent.name) for path in paths]
+        repeats += [Repeat.of(*pair) for pair in combinations(scans, 2)]
+    return repeats
+
+
+def rigid_transform(fixed: Scan, moving: Scan) -> Any:
+    """The rigid transform of most mutual information (Mattes 2003), from millimetres to millimetres."""
+    # Threads would add up in another order every time.
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    images = [to_sitk(scan.volume, scan) for scan in (fixed, moving)]
+    start = SimpleITK.CenteredTransformInitializer(
+        *images,
+        SimpleITK.Euler3DTransform(),
+        SimpleITK.CenteredTransformInitializerFilter.MOMENTS,
+    )
+    method = SimpleITK.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(50)
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentage(0.2)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 200)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([4, 2, 1])
+    method.SetSmoothingSigmasPerLevel([2, 1, 0])
+    method.SetInitialTransform(start)
+    method.SetInterpolator(SimpleITK.sitkLinear)
+    return method.Execute(*images)
+
+
+def resampled(volume: Volume, scan: Scan, like: Scan, transform: Any) -> Volume:
+    """A volume on the grid of another scan, linear between voxels, 0 beyond."""
+    image = SimpleITK.Resample(
+        to_sitk(volume, scan), to_sitk(like.volume, like), transform, SimpleITK.sitkLinear, 0.0
+    )
+    return np.asarray(SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), dtype=np.float32)
+
+
+def to_sitk(volume: Volume, scan: Scan) -> Any:
+    """A volume at its place; ITK points left and posterior where `Scan` points right and anterior."""
+    to_lps = np.diag([-1.0, -1.0, 1.0])
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(volume.transpose(2, 1, 0), dtype=np.float32))
+    image.SetSpacing(scan.zooms)
+    image.SetOrigin(to_lps @ scan.affine[:3, 3])
+    image.SetDirection((to_lps @ scan.affine[:3, :3] / np.array(scan.zooms)).ravel())
+    return image
+
+
+def _figures(method: Method, repeats: Sequence[Repeat], modality: str) -> list[Row]:
+    measured = [measure(method, repeat) for repeat in repeats]
+    return [
+        summarize(
+            TIER,
+            modality,
+            figure,
+            method.name,
+            [one[figure] for one in measured],
+            better=better,
+            scans=len({scan.name for repeat in repeats for scan in (repeat.first, repeat.second)}),
+        )
+        for figure, better in BETTER.items()
+    ]
+
+
+def measure(method: Method, repeat: Repeat) -> dict[str, float]:
+    """The figures of one pair."""
+    first, second = repeat.first, repeat.second
+    a = method.apply(first)
+    b = resampled(method.apply(second), second, first, repeat.transform)
+    head, brain = first.head & repeat.overlap, first.brain & repeat.overlap
+    return {
+        "agreement inside the head, dB": agreement_db(a[head], b[head]),
+        "agreement inside the brain, dB": agreement_db(a[brain], b[brain]),
+        "correlation inside the head": float(np.corrcoef(a[head], b[head])[0, 1]),
+        "distance of distributions inside the head": distribution_distance(a[head], b[head]),
+    }
+
+
+def distribution_distance(a: Volume, b: Volume) -> float:
+    """Mean difference of two quantile functions (2 to 98 %), over the span of both together."""
+    curves = [np.quantile(values.astype(np.float64), QUANTILES) for values in (a, b)]
+    span = max(curve[-1] for curve in curves) - min(curve[0] for curve in curves)
+    return float(np.abs(curves[0] - curves[1]).mean() / span)

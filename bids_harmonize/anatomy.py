@@ -1,0 +1,142 @@
+"""Where the anatomy lies that a reference group is judged and weighed by: brain, white matter, tissue.
+
+By thresholds and distances alone, a few mm exact: good enough to weigh a loss, to imitate skull-stripping, to
+find a level and to measure quality. Used in training only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_harmonize.errors import BadData
+from bids_harmonize.image import intensity_scale
+
+Mask = NDArray[np.bool_]
+Volume = NDArray[np.float32]
+
+# Wide enough to cut the optic nerves and vessels that tie the brain to the scalp in a threshold image.
+OPENING_MM = 5.0
+# Of brain and what the mask leaves in or out; a larger one holds scalp, a smaller one is a piece.
+BRAIN_MILLILITRES = (600, 2200)
+# Air around a whole head is noise, seldom 0; around a skull-stripped brain it is 0 everywhere.
+STRIPPED_SHARE = 0.6
+# Of the bright tissue. Otsu's threshold would part fat from muscle where there is little air, as in a pelvis.
+AIR_BELOW = 0.05
+# Takes the peaks off the noise, and leaves muscle apart from the gas beside it.
+BLUR_MM = 0.8
+LEAST_VOXELS = 100
+# Times the third voxel size, from which on the thickest tells how slices lie.
+THICK = 1.5
+
+
+def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
+    """The brain of a head scan, by threshold, opening and the largest component; a few mm exact.
+
+    Good enough to weigh a loss, to imitate skull-stripping and to find white matter.
+    """
+    if np.mean(volume == 0) > STRIPPED_SHARE:
+        return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0)), dtype=bool)
+    smooth = ndimage.gaussian_filter(volume, [0.8 / zoom for zoom in zooms])
+    head = smooth > otsu(smooth[smooth > 0])
+    depth = ndimage.distance_transform_edt(head, sampling=zooms)
+    core = _largest(depth > OPENING_MM)
+    near = ndimage.distance_transform_edt(~core, sampling=zooms) <= OPENING_MM + 1.0
+    closed = ndimage.distance_transform_edt(~(near & head), sampling=zooms) <= OPENING_MM
+    inside = ndimage.distance_transform_edt(closed, sampling=zooms) > OPENING_MM
+    return np.asarray(ndimage.binary_fill_holes(inside | (near & head)), dtype=bool)
+
+
+def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
+    """Refuse what is too large or too small for a brain.
+
+    Raises
+    ------
+    BadData
+        With the volume that was found.
+    """
+    millilitres = np.count_nonzero(brain) * np.prod(zooms) / 1000
+    low, high = BRAIN_MILLILITRES
+    if not low < millilitres < high:
+        raise BadData(f"no brain was found (but {millilitres:.0f} ml)")
+
+
+def white_and_grey(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask]:
+    """White and grey matter, where white is the brightest (T1w) or darkest (T2w) of the brain's tissues.
+
+    Three classes by k-means on the intensities inside the brain, without the 2 % darkest and 1 % brightest.
+    """
+    values = np.sort(volume[brain].astype(np.float64))
+    if values.size < LEAST_VOXELS:
+        raise BadData("no brain was found")
+    values = values[int(0.02 * values.size) : int(0.99 * values.size)]
+    dark, light = _thresholds(values)
+    white = (light, values[-1]) if bright else (values[0], dark)
+    return _between(volume, brain, *white), _between(volume, brain, dark, light)
+
+
+def tissue_mask(volume: Volume, zooms: Sequence[float], blur_mm: float = BLUR_MM) -> Mask:
+    """What is brighter than air."""
+    smooth = ndimage.gaussian_filter(volume, [blur_mm / zoom for zoom in zooms])
+    return np.asarray(smooth > AIR_BELOW * intensity_scale(volume), dtype=bool)
+
+
+def slice_axis(zooms: Sequence[float]) -> int:
+    """The axis across which slices lie: that of the thickest voxels, or the third where none is thick."""
+    return 2 if max(zooms) < THICK * zooms[2] else int(np.argmax(zooms))
+
+
+def middle_tissue(volume: Volume, zooms: Sequence[float]) -> Mask:
+    """Tissue in the middle half of the field of view in plane, in all slices: where an organ is centred."""
+    axis = slice_axis(zooms)
+    middle = tuple(
+        slice(None) if k == axis else slice(n // 4, n - n // 4) for k, n in enumerate(volume.shape)
+    )
+    mask = np.zeros(volume.shape, dtype=bool)
+    mask[middle] = tissue_mask(volume, zooms)[middle]
+    if np.count_nonzero(mask) < LEAST_VOXELS:
+        raise BadData("there is no tissue in the middle of the field of view")
+    return mask
+
+
+def otsu(values: NDArray[np.float32]) -> float:
+    """Otsu's threshold (1979) between two classes of intensities."""
+    counts, edges = np.histogram(values, bins=256, range=(0, float(np.percentile(values, 99.5))))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    moment = np.cumsum(counts * centres)
+    valid = (below > 0) & (above > 0)
+    low = moment[valid] / below[valid]
+    high = (moment[-1] - moment[valid]) / above[valid]
+    return float(centres[valid][np.argmax(below[valid] * above[valid] * (high - low) ** 2)])
+
+
+def _thresholds(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Between the three classes of k-means."""
+    means = np.quantile(values, [0.1, 0.5, 0.9])
+    for _ in range(50):
+        thresholds = (means[:-1] + means[1:]) / 2
+        classes = np.searchsorted(thresholds, values)
+        updated = np.array(
+            [values[classes == k].mean() if np.any(classes == k) else means[k] for k in range(3)]
+        )
+        if np.allclose(updated, means, rtol=1e-6):
+            break
+        means = updated
+    return float(thresholds[0]), float(thresholds[1])
+
+
+def _between(volume: Volume, region: Mask, low: float, high: float) -> Mask:
+    return np.asarray(region & (volume >= low) & (volume <= high), dtype=bool)
+
+
+def _largest(mask: Mask) -> Mask:
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())[1:]
+    return np.asarray(labels == 1 + int(np.argmax(sizes)), dtype=bool)

@@ -1,0 +1,144 @@
+"""Tier E: where is measured, what, and how agreement is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytest.importorskip("mirp", reason="the benchmark extra is not installed")
+pytest.importorskip("SimpleITK", reason="the benchmark extra is not installed")
+pytest.importorskip("intensity_normalization", reason="the benchmark extra is not installed")
+pytest.importorskip("skimage", reason="the benchmark extra is not installed")
+
+from benchmark_toys import ball as toy_ball
+from benchmark_toys import method, normalized, toy_data, unchanged
+
+from benchmarks.data import Data
+from benchmarks.simulated import Subject
+from benchmarks.tiers import radiomics
+from benchmarks.tiers.radiomics import CLASSES, ball, features, lesion_share, regions, reliability, run
+from bids_harmonize.heads import Head
+
+WHITE, GREY, DEEP, SKIN = 2, 3, 10, 511
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a round head with two deep nuclei."""
+    folder = tmp_path_factory.mktemp("shared") / "data" / "labels"
+    folder.mkdir(parents=True)
+    x, y, z = (axis - (SIZE - 1) / 2 for axis in np.ogrid[:SIZE, :SIZE, :SIZE])
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    head = np.select([radius < 36, radius < 41, radius < 46], [WHITE, GREY, SKIN], 0)
+    head[(np.abs(x) - 10) ** 2 + y**2 + (z + 12) ** 2 < 8**2] = DEEP
+    nib.save(nib.Nifti1Image(head.astype(np.int16), np.eye(4)), folder / "head-01_dseg.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def head(labels: Path) -> Head:
+    return Head.read(labels / "head-01_dseg.nii.gz")
+
+
+def blobs(seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(9, 9, 9))
+    return (1000 + 80 * noise).astype(np.float32)
+
+
+def test_regions_lie_in_their_tissues_on_both_sides(head: Head) -> None:
+    found = regions(head)
+    for kind, masks in found.items():
+        left, right = (np.argwhere(mask)[:, 0] for mask in masks)
+        assert left.size > 60 and right.size > 60, kind
+        assert left.max() < right.min() + 1
+    for kind in ("white matter", "deep grey matter"):
+        for mask in found[kind]:
+            assert head.share(kind)[mask].min() > 0.5
+    for white, lesion in zip(found["white matter"], found["lesion"], strict=True):
+        assert not np.any(white & lesion)
+    for lobe in found["lobe"]:
+        # Frontal: the second axis runs forward.
+        assert np.argwhere(lobe)[:, 1].mean() > 0.7 * head.brain.shape[1]
+
+
+def test_ball_is_measured_in_millimetres() -> None:
+    field = np.zeros((21, 21, 21))
+    field[10, 10, 10] = 1
+    extent = np.ptp(np.argwhere(ball(field, 6.1, (1.0, 2.0, 3.0))), axis=0)
+    np.testing.assert_array_equal(extent, [12, 6, 4])
+
+
+def test_lesions_are_where_they_are_measured(head: Head) -> None:
+    masks = regions(head)["lesion"]
+    share = lesion_share(masks, np.random.default_rng(0))
+    inside = np.any(masks, axis=0)
+    assert share.min() >= 0 and share.max() < 1
+    assert share[inside].mean() > 0.4
+    assert share[inside].std() > 0.05
+    assert share.sum() < 1.1 * inside.sum()
+
+
+def test_every_class_of_features_is_there_and_finite() -> None:
+    found = features(blobs(), np.ones((9, 9, 9), bool), (600.0, 1400.0))
+    assert {name.split("_")[0] for name in found} == set(CLASSES)
+    assert all(np.isfinite(list(found.values())))
+    assert found["stat_mean"] == pytest.approx(blobs().mean(), rel=1e-4)
+
+
+def test_texture_does_not_depend_on_the_unit() -> None:
+    mask = np.ones((9, 9, 9), bool)
+    one = features(blobs(), mask, (600.0, 1400.0))
+    other = features(blobs() / 4, mask, (150.0, 350.0))
+    texture = [name for name in one if not name.startswith("stat_")]
+    np.testing.assert_allclose([one[n] for n in texture], [other[n] for n in texture], rtol=1e-6)
+
+
+def test_only_the_mask_is_measured() -> None:
+    volume, mask = blobs(), np.zeros((9, 9, 9), bool)
+    mask[2:7, 2:7, 2:7] = True
+    elsewhere = np.where(mask, volume, 5000).astype(np.float32)
+    span = (600.0, 1400.0)
+    assert features(volume, mask, span) == features(elsewhere, mask, span)
+
+
+def test_reliability_over_all_regions_and_within_their_kinds() -> None:
+    rng = np.random.default_rng(0)
+    people, kinds = rng.normal(size=(6, 1, 1, 1)), 10 * np.arange(3.0)[:, None]
+    same = np.broadcast_to(people + kinds, (6, 4, 3, 2))
+    assert reliability(same) == (pytest.approx(1), pytest.approx(1))
+    # Protocols differ as much as people do, and much less than kinds of tissue.
+    overall, within = reliability(same + rng.normal(size=(1, 4, 1, 1)))
+    assert within < 0.75 < overall
+    assert reliability(np.full((6, 4, 3, 2), np.nan)) == (0, 0)
+
+
+def test_tier_on_a_toy_head(
+    labels: Path, head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cheap(volume: np.ndarray, mask: np.ndarray, span: tuple[float, float]) -> dict[str, float]:
+        return {f"{prefix}_mean": float(volume[mask].mean()) for prefix in CLASSES}
+
+    monkeypatch.setattr(radiomics, "features", cheap)
+    data = toy_data(labels.parents[1], group=[toy_ball(seed) for seed in range(3)])
+    subjects = [Subject.of(head, "T1w")]
+    monkeypatch.setattr(Data, "subjects", subjects)
+    reference = subjects[0].renderings["reference"]
+    white = subjects[0].white["reference"]
+    methods = [
+        method(tmp_path, unchanged, "none"),
+        method(
+            tmp_path,
+            lambda scan: normalized(scan) if scan.site == "reference" else reference / white,
+            "truth",
+        ),
+    ]
+    rows = {(row.method, row.figure): row for row in run(methods, data)}
+    figure = f"share with ICC > {radiomics.GOOD}, all features"
+    assert rows["truth", figure].value == 1
+    assert rows["none", figure].value == 0
+    assert rows["truth", "median ICC, GLCM"].value == pytest.approx(1)
+    assert rows["none", figure].scans_used == 6

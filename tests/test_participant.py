@@ -1,0 +1,226 @@
+"""What becomes of scans that a model is not meant for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from heads import random_network, write_model
+from toys import (
+    expected_files,
+    harmonize,
+    head,
+    image_of,
+    load,
+    output_of,
+    scan_files,
+    sidecar_of,
+    snapshot,
+    write_dataset,
+    write_scan,
+)
+
+from bids_harmonize.grid import KNOTS
+from bids_harmonize.recognition import Recognizer, describe
+
+SCAN = "sub-01_T1w.nii.gz"
+# As without the option.
+SKIP = ("--out-of-distribution", "skip")
+UNHARMONIZED = {f"sub-01/anat/sub-01_desc-unharmonized_T1w{ending}" for ending in (".nii.gz", ".json")}
+ALWAYS, NEVER = 5.0, -5.0
+
+
+def recognizer(logit: float) -> Recognizer:
+    """One that gives every scan the same score."""
+    count = describe(torch.zeros(KNOTS, 2, 2, 2, dtype=torch.float64)).numel()
+    layers = (torch.zeros(1, count), torch.zeros(1), torch.zeros(1, 1), torch.tensor([logit]))
+    return Recognizer(centre=torch.zeros(count), spread=torch.ones(count), layers=layers, threshold=0.5)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Callable[..., Path]:
+    """Write a model that changes every scan and flags all of them or none."""
+
+    def write(logit: float | None, modality: str = "T1w") -> Path:
+        path = write_model(tmp_path, random_network(7), f"{modality}{logit}")
+        card = json.loads(path.with_suffix(".json").read_text()) | {"Modality": modality}
+        if logit is not None:
+            card["Recognizer"] = recognizer(logit).card()
+        path.with_suffix(".json").write_text(json.dumps(card))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """One scan, with values that no magnitude image holds and a window for its display."""
+    folder = write_dataset(tmp_path / "data")
+    voxels = head(1).astype(np.float32)
+    voxels[0, 0, :2], voxels[1, 0, :2] = np.nan, -3
+    image = image_of(voxels)
+    image.header["cal_max"] = 700
+    write_scan(folder, SCAN, image, {"EchoTime": 0.003})
+    return folder
+
+
+def record_of(image: Path) -> dict:
+    return sidecar_of(image)["BidsHarmonize"]
+
+
+def passed_through(output: Path) -> Path:
+    return output / "sub-01/anat/sub-01_desc-unharmonized_T1w.nii.gz"
+
+
+def test_a_foreign_scan_is_passed_through(dataset: Path, tmp_path: Path, model) -> None:
+    output = tmp_path / "out"
+    call = ("participant", "--model", model(ALWAYS), "--save-transform", *SKIP)
+    result = harmonize(dataset, output, *call)
+    assert result.code == 0
+    assert scan_files(output) == UNHARMONIZED
+    assert "0 harmonized" in result.out
+    assert "1 left unharmonized" in result.out
+    (line,) = (line for line in result.err.splitlines() if "unlike what the model" in line)
+    assert line.startswith("sub-01/anat/sub-01_T1w.nii.gz: ")
+
+
+def test_what_is_passed_through_is_unchanged(dataset: Path, tmp_path: Path, model) -> None:
+    harmonize(dataset, tmp_path / "out", "participant", "--model", model(ALWAYS), *SKIP)
+    source = load(dataset / "sub-01/anat" / SCAN)
+    image = load(passed_through(tmp_path / "out"))
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(np.asarray(image.dataobj), np.asarray(source.dataobj, dtype=np.float32))
+    for key in set(source.header) - {"vox_offset"}:
+        np.testing.assert_array_equal(image.header[key], source.header[key], err_msg=key)
+
+
+def test_the_sidecar_says_that_and_why(dataset: Path, tmp_path: Path, model) -> None:
+    harmonize(dataset, tmp_path / "out", "participant", "--model", model(ALWAYS), *SKIP)
+    sidecar = sidecar_of(passed_through(tmp_path / "out"))
+    assert "was not harmonized" in sidecar["Description"]
+    assert sidecar["EchoTime"] == 0.003
+    record = sidecar["BidsHarmonize"]
+    assert record["Harmonized"] is False
+    assert record["OutputScale"] is None
+    assert record["OutOfDistribution"] == {
+        "Checked": True,
+        "Flagged": True,
+        "Score": pytest.approx(0.9933, abs=1e-3),
+        "Threshold": 0.5,
+    }
+    assert record["Options"]["OutOfDistribution"] == "skip"
+    assert "Edit" not in record
+    (warning,) = record["Warnings"]
+    assert "unlike what the model T1w5.0 is meant for" in warning
+
+
+def test_on_demand_it_is_harmonized_and_flagged(dataset: Path, tmp_path: Path, model) -> None:
+    call = ("participant", "--model", model(ALWAYS), "--out-of-distribution", "harmonize")
+    result = harmonize(dataset, tmp_path / "out", *call)
+    assert (result.code, "1 harmonized" in result.out) == (0, True)
+    assert "unlike what the model" in result.err
+    assert scan_files(tmp_path / "out") == expected_files(SCAN)
+    record = record_of(output_of(tmp_path / "out", SCAN))
+    assert (record["Harmonized"], record["OutOfDistribution"]["Flagged"]) == (True, True)
+    assert "unlike what the model" in record["Warnings"][0]
+    assert record["Edit"]["NonFiniteVoxelsSetToZero"] == 2
+
+
+def test_on_demand_it_fails_and_the_others_go_on(dataset: Path, tmp_path: Path, model) -> None:
+    write_scan(dataset, "sub-01_T2w.nii.gz")
+    call = ("participant", "--model", model(ALWAYS), model(NEVER, "T2w"), "--out-of-distribution", "fail")
+    result = harmonize(dataset, tmp_path / "out", *call)
+    assert result.code == 65
+    assert "1 harmonized, 0 done before, 0 passed over, 1 failed" in result.out
+    assert f"{dataset / 'sub-01/anat' / SCAN}: it is unlike what the model" in result.out
+    assert scan_files(tmp_path / "out") == expected_files("sub-01_T2w.nii.gz")
+
+
+def test_what_is_passed_through_is_not_done_again(dataset: Path, tmp_path: Path, model) -> None:
+    call = (dataset, tmp_path / "out", "participant", "--model", model(ALWAYS), *SKIP)
+    harmonize(*call)
+    before = snapshot(tmp_path / "out" / "sub-01")
+    assert "0 harmonized, 1 done before" in harmonize(*call).out
+    assert snapshot(tmp_path / "out" / "sub-01") == before
+    assert "sub-01_T1w.nii.gz is done already" in harmonize(*call, "--dry-run").out
+    assert "1 left unharmonized" in harmonize(*call, "--force").out
+
+
+def test_another_way_to_deal_with_it_replaces_what_is_there(dataset: Path, tmp_path: Path, model) -> None:
+    call = (dataset, tmp_path / "out", "participant", "--model", model(ALWAYS), "--out-of-distribution")
+    for way, expected in (
+        ("skip", UNHARMONIZED),
+        ("harmonize", expected_files(SCAN)),
+        ("skip", UNHARMONIZED),
+        ("fail", set()),
+    ):
+        harmonize(*call, way)
+        assert scan_files(tmp_path / "out") == expected, way
+
+
+def test_a_model_that_knows_the_scan_replaces_what_was_passed_through(
+    dataset: Path, tmp_path: Path, model
+) -> None:
+    for logit, expected in ((ALWAYS, UNHARMONIZED), (NEVER, expected_files(SCAN)), (ALWAYS, UNHARMONIZED)):
+        call = ("participant", "--model", model(logit), "--force", *SKIP)
+        assert harmonize(dataset, tmp_path / "out", *call).code == 0
+        assert scan_files(tmp_path / "out") == expected
+
+
+def test_a_familiar_scan_is_harmonized_once_whatever_is_done_with_others(
+    dataset: Path, tmp_path: Path, model
+) -> None:
+    call = (dataset, tmp_path / "out", "participant", "--model", model(NEVER), "--out-of-distribution")
+    assert "1 harmonized" in harmonize(*call, "skip").out
+    record = record_of(output_of(tmp_path / "out", SCAN))
+    assert record["OutOfDistribution"]["Flagged"] is False
+    assert not any("unlike" in warning for warning in record["Warnings"])
+    for way in ("harmonize", "fail"):
+        assert "0 harmonized, 1 done before" in harmonize(*call, way).out
+
+
+def test_a_model_that_cannot_tell_harmonizes_and_says_so(dataset: Path, tmp_path: Path, model) -> None:
+    result = harmonize(
+        dataset, tmp_path / "out", "participant", "--model", model(None), "--out-of-distribution", "fail"
+    )
+    assert result.code == 0
+    assert record_of(output_of(tmp_path / "out", SCAN))["OutOfDistribution"] == {"Checked": False}
+
+
+def test_a_dry_run_names_both_files(dataset: Path, tmp_path: Path, model) -> None:
+    call = (dataset, tmp_path / "out", "participant", "--dry-run", *SKIP, "--model")
+    named = {line.strip() for line in harmonize(*call, model(ALWAYS)).out.splitlines()}
+    assert {str(passed_through(tmp_path / "out")), str(output_of(tmp_path / "out", SCAN))} <= named
+    assert "unharmonized" not in harmonize(*call, model(None)).out
+
+
+def test_the_table_of_the_group_counts_it(dataset: Path, tmp_path: Path, model) -> None:
+    write_scan(dataset, "sub-02_T1w.nii.gz")
+    for label, logit in (("01", ALWAYS), ("02", NEVER)):
+        call = ("participant", "--model", model(logit), "--participant-label", label, *SKIP)
+        assert harmonize(dataset, tmp_path / "out", *call).code == 0
+    assert harmonize(dataset, tmp_path / "out", "group").code == 0
+    with (tmp_path / "out" / "group_T1w.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["scan"] for row in rows] == [
+        "sub-01_desc-unharmonized_T1w.nii.gz",
+        "sub-02_desc-harmonized_T1w.nii.gz",
+    ]
+    assert [(row["harmonized"], row["out_of_distribution"]) for row in rows] == [("0", "1"), ("1", "0")]
+    assert rows[0]["gain_median"] == "n/a"
+    assert float(rows[0]["out_of_distribution_score"]) > 0.5 > float(rows[1]["out_of_distribution_score"])
+
+
+def test_a_damaged_recognizer_is_bad_data(dataset: Path, tmp_path: Path, model) -> None:
+    weights = model(ALWAYS)
+    path = weights.with_suffix(".json")
+    card = json.loads(path.read_text())
+    card["Recognizer"]["Tensors"][0]["Base64"] = "?"
+    path.write_text(json.dumps(card))
+    result = harmonize(dataset, tmp_path / "out", "participant", "--model", weights)
+    assert (result.code, "damaged Recognizer" in result.err) == (65, True)
