@@ -2,16 +2,17 @@
 
     python -m benchmarks.abstain [--shared DIR] [--development] [--model FILE ...]
 
-Prints a table: of every kind of scan, how many are flagged as out of distribution. Familiar scans should not be
-(false alarms), foreign ones should. Foreign scans are simulated heads under other protocols; real scans of
-other sites with their tissues brought to such contrasts; real scans of the other modality; inverted scans; and
-real scans of another body part. The heads and people reported on are in no fitting; protocols, receive fields
-and noise are not those of the fitting. `--development` measures on the heads and people to choose by.
+Prints a table: of every kind of scan, how many are flagged as out of distribution. Familiar scans should not
+be (false alarms), foreign ones should. Foreign scans are simulated heads under other protocols; real scans of
+other sites with their tissues brought to such contrasts; real scans of the other modality; inverted scans;
+and real scans of another body part. The heads and people reported on are in no fitting; protocols, receive
+fields and noise are not those of the fitting. `--development` measures on the heads and people to choose by.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
 
-from benchmarks.scans import RealScans, Scan, shared_folder
+from benchmarks.scans import RealScans, Scan, Volume, shared_folder
 from benchmarks.simulated import GRIDS, PROTOCOLS, acquire
 from benchmarks.splits import heads
 from bids_harmonize.acquisition import TISSUES, Protocol, vary_tissues
+from bids_harmonize.contrast import Tissue
 from bids_harmonize.errors import BadData
 from bids_harmonize.heads import Head
 from bids_harmonize.image import intensity_scale, open_image
@@ -116,17 +118,10 @@ def _made_of(scan: Scan, modality: str) -> Iterator[Case]:
         yield _case(kind, "made of sites", shown(example, signals), example.zooms)
 
 
-def shown(example: Example, signals: Mapping[str, float]) -> np.ndarray:
+def shown(example: Example, signals: Mapping[str, float]) -> Volume:
     """A scan with its tissues as the signals say, whatever their order; bone is what is dark in the head."""
     assert example.tissues is not None
-    inner, outer = (
-        np.interp(
-            example.volume,
-            [0.0, *sorted(known.values())],
-            [0.0, *(signals[name] for name in sorted(known, key=lambda name: known[name]))],
-        )
-        for known in example.tissues
-    )
+    inner, outer = (_through(example.volume, known, signals) for known in example.tissues)
     volume = outer + example.inside * (inner - outer)
     bright = example.volume > DARK
     skull = ndimage.binary_fill_holes(bright) & ~example.region & ~bright
@@ -134,14 +129,21 @@ def shown(example: Example, signals: Mapping[str, float]) -> np.ndarray:
     return volume.astype(np.float32)
 
 
-def _case(kind: str, origin: str, volume: np.ndarray, zooms: Sequence[float]) -> Case:
+def _through(volume: Volume, known: Mapping[str, float], signals: Mapping[str, float]) -> Volume:
+    """Brought from one tissue to the next in straight lines; what is brighter than all keeps its ratio."""
+    names = sorted(known, key=lambda name: known[name])
+    knots, values = [0.0, *(known[name] for name in names)], [0.0, *(signals[name] for name in names)]
+    return np.interp(volume, knots, values) * np.maximum(volume / knots[-1], 1)
+
+
+def _case(kind: str, origin: str, volume: Volume, zooms: Sequence[float]) -> Case:
     return Case(kind=kind, origin=origin, foreign=True, image=Nifti1Image(volume, np.diag([*zooms, 1.0])))
 
 
 # --- Simulated scans --------------------------------------------------------------------------------------
 
 
-def _contrasts(tissues: Mapping) -> Iterator[tuple[str, dict[str, float]]]:
+def _contrasts(tissues: Mapping[str, Tissue]) -> Iterator[tuple[str, dict[str, float]]]:
     for kind, protocols in FOREIGN.items():
         for protocol in protocols.values():
             yield kind, protocol.signals(tissues)
@@ -194,11 +196,76 @@ def _phantoms(modality: str) -> Iterator[Case]:
 # --- The table --------------------------------------------------------------------------------------------
 
 
-def count(model: Model, shown: Iterable[Case]) -> dict[tuple[bool, str, str], tuple[int, int]]:
-    """Of every kind and origin: how many were flagged, and how many there were."""
-    counts: defaultdict[tuple[bool, str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for case in shown:
-        key = (case.foreign, case.kind, case.origin)
-        flagged, total = counts[key]
-        counts[key] = (flagged + model.recognize(case.image).flagged, total + 1)
-    return dict(sorted(counts.items()))
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """Of one kind and origin of scans: how many there were, and how many were flagged."""
+
+    modality: str
+    kind: str
+    origin: str
+    foreign: bool
+    scans: int
+    flagged: int
+
+
+def count(model: Model, seen: Iterable[Case]) -> list[Count]:
+    """Show scans to a model that can tell; familiar ones come first."""
+    flags: defaultdict[tuple[bool, str, str], list[bool]] = defaultdict(list)
+    for case in seen:
+        recognition = model.recognize(case.image)
+        assert recognition is not None
+        flags[case.foreign, case.kind, case.origin].append(recognition.flagged)
+    modality = str(model.card["Modality"])
+    return [
+        Count(
+            modality=modality,
+            kind=kind,
+            origin=origin,
+            foreign=foreign,
+            scans=len(found),
+            flagged=sum(found),
+        )
+        for (foreign, kind, origin), found in sorted(flags.items())
+    ]
+
+
+def markdown(counts: Sequence[Count]) -> str:
+    """A line for every kind and origin, and two for all of them."""
+    text = ["| model | scans | from | number | flagged | share |", "| --- | --- | --- | --- | --- | --- |"]
+    text += [_line(one.modality, one.kind, one.origin, [one]) for one in counts]
+    for modality in dict.fromkeys(one.modality for one in counts):
+        for foreign, name in ((False, "all familiar"), (True, "all foreign")):
+            chosen = [one for one in counts if (one.modality, one.foreign) == (modality, foreign)]
+            text.append(_line(modality, f"**{name}**", "", chosen))
+    return "\n".join(text) + "\n"
+
+
+def _line(modality: str, kind: str, origin: str, counts: Sequence[Count]) -> str:
+    scans, flagged = sum(one.scans for one in counts), sum(one.flagged for one in counts)
+    return f"| {modality} | {kind} | {origin} | {scans} | {flagged} | {flagged / max(scans, 1):.0%} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder of scans and label maps")
+    parser.add_argument("--development", action="store_true", help="measure on what choices are made by")
+    parser.add_argument(
+        "--model", nargs="+", default=["T1w", "T2w"], help="models (default: the bundled ones)"
+    )
+    options = parser.parse_args(arguments)
+    counts: list[Count] = []
+    for name in options.model:
+        model = Model.load(name, "cpu")
+        if model.recognizer is None:
+            print(f"the model {name} cannot tell what it is not meant for", file=sys.stderr)
+            return 1
+        counts += count(model, cases(options.shared, str(model.card["Modality"]), options.development))
+    print(markdown(counts), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

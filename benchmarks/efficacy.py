@@ -99,11 +99,15 @@ def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results
 
 
 def _times(method: Method, modality: str) -> list[Row]:
-    """Seconds per scan, and how often a method failed."""
+    """Seconds of processor time per scan, and how often a method failed."""
     kinds = {
-        "seconds per simulated head (2 mm)": [s for n, s in method.seconds.items() if n.startswith("head-")],
-        "seconds per real scan": [s for n, s in method.seconds.items() if not n.startswith("head-")],
-        "seconds to fit or load": [method.fit_seconds],
+        "processor seconds per simulated head": [
+            s for n, s in method.seconds.items() if n.startswith("head-")
+        ],
+        "processor seconds per real scan": [
+            s for n, s in method.seconds.items() if not n.startswith("head-")
+        ],
+        "processor seconds to fit or load": [method.fit_seconds],
     }
     rows = [
         summarize(TIME, modality, figure, method.name, seconds, better="lower", scans=len(seconds))
@@ -185,9 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--model", nargs="+", type=Path, default=[], help="weights to use for their modality")
     parser.add_argument("--development", action="store_true", help="heads to choose by, not to report on")
-    parser.add_argument(
-        "--native", action="store_true", help="real scans in full resolution; takes long"
-    )
+    parser.add_argument("--native", action="store_true", help="real scans in full resolution; takes long")
     parser.add_argument("--pairs", type=Path, help="BIDS dataset of people who were scanned twice (tier B)")
     return parser
 

@@ -68,8 +68,8 @@ class Method:
     before
         A method whose output this one takes as its input.
     seconds, failures
-        By scan name: the time it took, `before` included, and why it failed. A failure counts as the
-        unchanged scan.
+        By scan name: the processor time it took, `before` included, and why it failed. A failure counts as
+        the unchanged scan.
     fit_seconds
         Fitting on the reference group, or loading the model.
     """
@@ -92,7 +92,7 @@ class Method:
 
     def _harmonize(self, scan: Scan) -> Volume:
         given = scan if self.before is None else replace(scan, volume=self.before.apply(scan))
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             volume = np.asarray(self.function(given), dtype=np.float32)
             if not np.isfinite(volume).all():
@@ -101,7 +101,7 @@ class Method:
             # Whatever a package raises on an odd scan is a result of the benchmark, not its end.
             self.failures[scan.name] = str(error) or type(error).__name__
             volume = scan.volume
-        spent = time.perf_counter() - start
+        spent = time.process_time() - start
         self.seconds[scan.name] = spent + (self.before.seconds[scan.name] if self.before else 0.0)
         return volume
 
@@ -119,7 +119,7 @@ def _make(name: str, n4: Method, modality: str, reference: Sequence[Scan], model
     before = None if base == name else n4
     # What a method does before it is fitted is not told as its own time.
     group = [replace(scan, volume=n4.apply(scan)) for scan in reference] if before else reference
-    start = time.perf_counter()
+    start = time.process_time()
     function = ours(model) if name == OURS else _FITS[base](group, modality)
     return Method(
         name=name,
@@ -127,7 +127,7 @@ def _make(name: str, n4: Method, modality: str, reference: Sequence[Scan], model
         folder=n4.folder,
         zero_kept=base not in ("z-score", "WhiteStripe"),
         before=before,
-        fit_seconds=time.perf_counter() - start,
+        fit_seconds=time.process_time() - start,
     )
 
 

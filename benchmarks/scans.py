@@ -86,7 +86,7 @@ def read_scan(path: Path, site: str, *, native: bool = False) -> Scan:
     if native:
         head, brain = (_enlarged(mask, steps, volume.shape) for mask in (head, brain))
     else:
-        affine = affine @ nib.affines.from_matvec(np.diag(steps), [(step - 1) / 2 for step in steps])
+        affine = affine @ nib.affines.from_matvec(np.diag(np.array(steps, float)), (np.array(steps) - 1) / 2)
         volume, sizes = coarse, coarse_sizes
     box = _box(head, sizes)
     name = path.name.removesuffix(".gz").removesuffix(".nii")

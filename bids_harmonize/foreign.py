@@ -18,21 +18,23 @@ from bids_harmonize.anatomy import Mask, Volume
 from bids_harmonize.image import intensity_scale
 from bids_harmonize.pairs import SCANNER, Example, Pair, Recipe, SimulatedHead, Source, draw_pair
 
-# One or the other: another protocol and what scanners do, or a little of everything. Scans are scaled by their
-# own bright value when they are harmonized, so here too.
+# What scanners do, or a little of everything. Scans are scaled by their own bright value when they are
+# harmonized, so here too.
 RECIPES = (
     Recipe(
-        frequencies={**SCANNER, "Acquisition": 0.7, "SurroundingGain": 0.3, "Apodization": 0.35},
-        unaltered=0.15,
+        frequencies={**SCANNER, "SurroundingGain": 0.3, "Apodization": 0.35},
+        unaltered=0.1,
         mild=0.0,
         scale_jitter=0.0,
     ),
     Recipe(unaltered=0.0, mild=1.0, mild_strength=0.4, scale_jitter=0.0),
 )
+# Share of familiar scans that are made of a source under another protocol; the others are as they are.
+OTHER_PROTOCOL = 0.7
 # The brain's tissues, rising, as the models know them.
 ORDER = {"T1w": ("csf", "grey matter", "white matter"), "T2w": ("white matter", "grey matter", "csf")}
-# A contrast is foreign if it reverses a pair of them by this factor.
-REVERSED = 1.15
+# Neighbours in that order differ by this factor in a familiar contrast; a foreign one reverses two of them.
+STEP = 1.06
 # Repetition times of proton density, ms: a T2w scan of a long one differs little from it.
 LONGEST_TR_OF_PD = {"T1w": 6000.0, "T2w": 3500.0}
 # Inversion times (ms) at which fluid or fat vanishes, at 3 T and at 1.5 T.
@@ -71,9 +73,13 @@ class Drawn:
     zooms: tuple[float, float, float]
 
 
-def draw_familiar(sources: Sequence[Source], rng: np.random.Generator) -> Drawn:
-    """A scan as the model is trained on."""
-    pair = _altered(_draw_source(sources, rng), rng)
+def draw_familiar(sources: Sequence[Source], modality: str, rng: np.random.Generator) -> Drawn:
+    """A scan as the model is meant for, made of one source."""
+    source = _draw_source(sources, rng)
+    simulated = isinstance(source, SimulatedHead)
+    if has_tissues(source) and (simulated or rng.random() < OTHER_PROTOCOL):
+        source = _example(_shown(source, _familiar_contrast(modality, rng), rng), source)
+    pair = _altered(source, rng)
     return Drawn(kind="familiar", volume=pair.altered, zooms=pair.zooms)
 
 
@@ -105,10 +111,15 @@ def make_foreign(source: Source, kind: str, modality: str, rng: np.random.Genera
 def kinds_of(source: Source, modality: str) -> list[str]:
     """The foreign kinds that can be made of a source."""
     kinds = ["inverted", *OBJECTS, *VIEWS]
-    if isinstance(source, SimulatedHead) or (isinstance(source, Example) and source.tissues is not None):
+    if has_tissues(source):
         # With fat suppressed, a T2w scan is as STIR shows it.
         kinds += [kind for kind in CONTRASTS if (kind, modality) != ("STIR", "T2w")]
     return kinds
+
+
+def has_tissues(source: Source) -> bool:
+    """Whether it is known what the source would look like under another protocol."""
+    return isinstance(source, SimulatedHead) or (isinstance(source, Example) and source.tissues is not None)
 
 
 def _altered(source: Source, rng: np.random.Generator) -> Pair:
@@ -130,6 +141,20 @@ def _example(volume: Volume, like: Source) -> Example:
 # --- Foreign contrasts: the signals of all tissues ---------------------------------------------------------
 
 Signals = Mapping[str, float]
+
+
+def _familiar_contrast(modality: str, rng: np.random.Generator) -> Signals:
+    """Of a protocol and person that show the brain's tissues in the order of the modality."""
+    while True:
+        signals = draw_protocol(modality, rng).signals(vary_tissues(rng))
+        if min(_steps(signals, modality)) > STEP:
+            return signals
+
+
+def _steps(signals: Signals, modality: str) -> tuple[float, float]:
+    """Ratios of neighbours in the order of the modality."""
+    low, middle, high = (signals[name] for name in ORDER[modality])
+    return middle / low, high / middle
 
 
 def _flair(modality: str, rng: np.random.Generator) -> Signals:
@@ -166,8 +191,7 @@ def _any_contrast(modality: str, rng: np.random.Generator) -> Signals:
     """Tissues of any brightness, as long as the brain's are not in the order of the modality."""
     while True:
         signals = {name: float(rng.uniform(0.05, 1)) for name in TISSUES} | {"bone": 0.05, "air": 0.0}
-        low, middle, high = (signals[name] for name in ORDER[modality])
-        if max(low / middle, middle / high) > REVERSED:
+        if min(_steps(signals, modality)) < 1 / STEP:
             share = rng.uniform(0.2, 0.8)
             deep = share * signals["grey matter"] + (1 - share) * signals["white matter"]
             return signals | {"deep grey matter": deep}
@@ -206,7 +230,8 @@ def _mapped(volume: Volume, known: Signals, signals: Signals) -> Volume:
     """A curve through the signals of the known tissues, falling or rising."""
     names = sorted(known, key=lambda name: known[name])
     knots, values = [0.0, *(known[name] for name in names)], [0.0, *(signals[name] for name in names)]
-    return np.interp(volume, knots, values).astype(np.float32)
+    beyond = np.maximum(volume - knots[-1], 0) * (values[-1] / knots[-1])
+    return np.asarray(np.interp(volume, knots, values) + beyond, dtype=np.float32)
 
 
 def _skull(volume: Volume) -> Mask:
@@ -224,7 +249,7 @@ def _inverted(source: Source, rng: np.random.Generator) -> Example:
     """Dark where it was bright, inside the head or everywhere."""
     volume = source.contrast(RECIPES[0], rng, 1.0)[0]
     turned = np.maximum(intensity_scale(volume) * np.float32(rng.uniform(1, 1.2)) - volume, 0)
-    return _example(turned if rng.random() < 0.3 else turned * _head(volume), source)
+    return _example(turned if rng.random() < 0.4 else turned * _head(volume), source)
 
 
 # --- Objects ----------------------------------------------------------------------------------------------
@@ -304,15 +329,15 @@ def _view(volume: Volume, shares: Sequence[float], rng: np.random.Generator) -> 
 
 #: How often each kind is drawn, where it can be made.
 KINDS: Mapping[str, float] = {
-    "FLAIR": 2.0,
+    "FLAIR": 2.5,
     "PD": 2.0,
     "STIR": 0.7,
-    "CT": 1.3,
+    "CT": 2.0,
     "other weighting": 1.5,
-    "any contrast": 1.5,
-    "inverted": 1.3,
+    "any contrast": 1.2,
+    "inverted": 2.0,
     "phantom": 0.7,
-    "noise": 0.3,
+    "noise": 0.2,
     "box": 0.5,
     "slab": 0.3,
 }

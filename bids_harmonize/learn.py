@@ -7,12 +7,13 @@ import inspect
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import torch
 
 from bids_harmonize.bids.derivatives import write_atomically, write_json
@@ -22,10 +23,21 @@ from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.heads import Head
 from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
 from bids_harmonize.model import Model, torch_device
-from bids_harmonize.pairs import FAMILIES, WITHOUT_BRAIN, Recipe, Source, examples, simulated_heads
+from bids_harmonize.network import CurveNetwork
+from bids_harmonize.pairs import (
+    FAMILIES,
+    WITHOUT_BRAIN,
+    Example,
+    Recipe,
+    Source,
+    draw_pair,
+    examples,
+    simulated_heads,
+)
 from bids_harmonize.reference import Choice, ReferenceScan, choose_group, measure_scan
 from bids_harmonize.report.reference_group import write_reference_group
-from bids_harmonize.training import Schedule, save_weights, train
+from bids_harmonize.report.training import Shown, write_training_report
+from bids_harmonize.training import Schedule, harmonized, save_weights, train
 from bids_harmonize.version import version
 
 DEFAULT_STEPS = {"T1w": 2000, "T2w": 1600}
@@ -37,6 +49,8 @@ SIMULATED_VOXELS = {"T1w": [(2, 2, 2)], "T2w": [(2, 2, 2), (2, 2, 5)]}
 LEVEL = 1000.0
 # Checkpoints without progress after which training stops.
 PATIENCE = 4
+# Pairs in the training report, and the part of the stream of random numbers that they are drawn from.
+SHOWN, SHOWING = 4, 3
 # Terms of DICOM for what these models are trained on.
 HEAD = ["HEAD", "BRAIN", "SKULL", "HEADNECK"]
 
@@ -119,9 +133,27 @@ def learn(
     weights = folder / f"{name}.safetensors"
     with write_atomically(weights) as temporary:
         save_weights(network, temporary)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    write_json(weights.with_suffix(".json"), card | {"SHA256": digest})
+    card["SHA256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    write_json(weights.with_suffix(".json"), card)
+    write_training_report(folder, name, card, choice, shown_pairs(network, left_out or scans, recipe, seed))
     return weights
+
+
+def shown_pairs(network: CurveNetwork, scans: Sequence[Example], recipe: Recipe, seed: int) -> list[Shown]:
+    """A few altered scans, what the network makes of them, and the originals."""
+    always = replace(recipe, unaltered=0.0, mild=0.0)
+    pairs = [draw_pair(scans, np.random.default_rng([seed, SHOWING, n]), always) for n in range(SHOWN)]
+    return [
+        Shown(
+            name=f"pair {number}",
+            altered=pair.altered,
+            output=harmonized(network, pair),
+            original=pair.original,
+            region=pair.region,
+            zooms=pair.zooms,
+        )
+        for number, pair in enumerate(pairs, start=1)
+    ]
 
 
 def model_name(modality: str, body_part: str) -> str:

@@ -15,10 +15,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
-from bids_harmonize.grid import Cells, slice_points, splat
+from bids_harmonize.grid import Cells, slice_points, slice_volume, splat
 from bids_harmonize.image import intensity_scale
 from bids_harmonize.metrics import agreement_db
 from bids_harmonize.network import CurveNetwork, global_features
@@ -170,6 +171,14 @@ def input_distribution(sources: Sequence[Source], seed: int, recipe: Recipe) -> 
         "Mean": [round(float(value), 5) for value in stacked.mean(axis=0)],
         "StandardDeviation": [round(float(value), 5) for value in stacked.std(axis=0)],
     }
+
+
+def harmonized(network: CurveNetwork, pair: Pair) -> NDArray[np.float32]:
+    """The altered scan of a pair as the network brings it back, in the units of the original."""
+    cells = Cells.of(pair.altered.shape, pair.zooms)
+    volume = torch.from_numpy(pair.altered)
+    with torch.no_grad():
+        return np.asarray(slice_volume(network(splat(volume, cells)[None])[0], cells, volume).numpy())
 
 
 def save_weights(network: CurveNetwork, path: Path) -> None:

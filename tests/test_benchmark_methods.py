@@ -22,7 +22,7 @@ OTHERS = [name for name in NAMES if name != OURS]
 
 
 def toy_scan(seed: int) -> Scan:
-    """A brain of 900 within 600 within 200, in scalp of 1200, at 5 mm."""
+    """A brain of 900 within 600 within 200, in scalp of 1200, at 2 mm."""
     rng = np.random.default_rng(seed)
     axes = [np.linspace(-1, 1, n) for n in SHAPE]
     x, y, z = np.meshgrid(*axes, indexing="ij")
@@ -35,8 +35,8 @@ def toy_scan(seed: int) -> Scan:
         site="toy",
         modality="T1w",
         volume=volume,
-        zooms=(5.0, 5.0, 5.0),
-        affine=np.diag([5.0, 5.0, 5.0, 1.0]),
+        zooms=(2.0, 2.0, 2.0),
+        affine=np.diag([2.0, 2.0, 2.0, 1.0]),
         head=radius < 0.85,
         brain=radius < 0.7,
     )

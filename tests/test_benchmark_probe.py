@@ -100,7 +100,7 @@ def test_probe_of_whole_toys(tmp_path: Path) -> None:
     # Sites of one scan are left out.
     assert row.value == 1 and row.n == len(group) + len(bright)
     low, high = (rows["none", f"{BRAIN}, 95 % interval {end}"].value for end in ("from", "to"))
-    assert 0.5 < low < high <= 1
+    assert 0.5 < low < high == 1
     assert rows["ideal", f"{BRAIN} (chance 0.50)"].value < 0.8
     simulated = "site probe, simulated protocols: balanced accuracy (chance 0.50)"
     assert rows["none", simulated].value == 1 and rows["none", simulated].n == len(heads)

@@ -43,7 +43,7 @@ def test_protocols_differ_in_contrast_and_in_field_and_noise(subject: Subject) -
 
 def test_what_is_added_to_a_rendering_is_all_that_changes(subject: Subject) -> None:
     changed = subject.renderings[T1W[0]].copy()
-    changed[subject.inside & (np.arange(changed.shape[2]) > 20)] *= 1.5
+    changed[subject.inside & (np.arange(changed.shape[2]) > 12)] *= 1.5
     plain, other = subject.scan(T1W[0]).volume, subject.scan(T1W[0], changed, tag="-changed").volume
     same = changed == subject.renderings[T1W[0]]
     assert np.array_equal(plain[same], other[same])

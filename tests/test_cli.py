@@ -94,6 +94,7 @@ def test_levels(dataset: Path, level: str) -> None:
         (["--exclude_participant_label", "03"], "excluded", ("03",)),
         (["--session-label", "ses-pre", "post"], "sessions", ("pre", "post")),
         (["--session_label", "pre"], "sessions", ("pre",)),
+        (["--modality", "T2w"], "modalities", ("T2w",)),
         (["--session-id", "pre"], "sessions", ("pre",)),
         (["--session_id", "ses-pre"], "sessions", ("pre",)),
         (["--modalities", "T2w", "inplaneT2"], "modalities", ("T2w", "inplaneT2")),

@@ -210,8 +210,9 @@ def _accuracy(method: str, modality: str, name: str, examples: Sequence[Example]
     figure = f"site probe, {name}: balanced accuracy"
     values = {
         f"{figure} (chance {1 / len(set(labels)):.2f})": value,
-        f"{figure}, 95 % interval from": low,
-        f"{figure}, 95 % interval to": high,
+        # Where all or none are found, the posterior keeps away from what is observed.
+        f"{figure}, 95 % interval from": min(low, value),
+        f"{figure}, 95 % interval to": max(high, value),
     }
     return [
         Row(

@@ -1,0 +1,76 @@
+"""Reading scans for the benchmark: places are kept, masks are of head and brain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from heads import MPRAGE
+from numpy.typing import NDArray
+
+from benchmarks.scans import RealScans, automatic_brain_mask, averaged, head_mask, read_scan, shared_folder
+from bids_harmonize.phantom import Grid, Head, Receiver, render
+
+SHARED = shared_folder() / "data"
+real = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real scans in {SHARED}")
+
+
+@pytest.fixture(scope="module")
+def volume(head: Head) -> NDArray[np.float32]:
+    grid = Grid(zooms=(3.0, 3.0, 3.0))
+    return render(head, MPRAGE, grid, Receiver(gain=500, snr=40, shading=0.1), seed=(3,))
+
+
+def test_means_over_blocks_by_hand() -> None:
+    volume = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    # The third row of y is filled up with itself.
+    assert averaged(volume, (2, 2, 1))[0, :, 0] == pytest.approx([8, 14])
+    assert averaged(volume, (1, 1, 1)) == pytest.approx(volume)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_voxel_stays_at_its_place(volume: NDArray[np.float32], tmp_path: Path, native: bool) -> None:
+    marked = volume.copy()
+    place = tuple(n // 2 for n in volume.shape)
+    marked[place] = 20 * volume.max()
+    affine = np.array([[-1.5, 0, 0, 40], [0, 0, 1, -20], [0, -1, 0, 30], [0, 0, 0, 1]], dtype=float)
+    path = tmp_path / "sub-1_T1w.nii.gz"
+    nib.Nifti1Image(marked, affine).to_filename(path)
+    scan = read_scan(path, "here", native=native)
+    found = np.unravel_index(int(np.argmax(scan.volume)), scan.volume.shape)
+    wanted, got = affine @ [*place, 1], scan.affine @ [*found, 1]
+    assert np.abs(wanted - got).max() <= (0.01 if native else 0.51)
+    assert scan.zooms == pytest.approx((1.5, 1, 1) if native else (1.5, 2, 2))
+    assert (scan.name, scan.person, scan.site, scan.modality) == ("sub-1_T1w", "sub-1", "here", "T1w")
+
+
+def test_a_brain_tied_to_the_neck_is_cut_loose() -> None:
+    x, y, z = np.meshgrid(*[np.arange(-120, 120, 4.0)] * 3, indexing="ij", sparse=True)
+    brain = np.sqrt(x**2 + y**2 + z**2) < 65
+    neck = (np.maximum(np.abs(x), np.abs(y)) < 80) & (z < -80)
+    stem = (np.hypot(x, y) < 10) & (z < 0)
+    noise = np.random.default_rng(0).uniform(1, 20, brain.shape)
+    volume = (1000 * (brain | neck | stem) + noise).astype(np.float32)
+    mask = automatic_brain_mask(volume, (4.0, 4.0, 4.0))
+    assert np.mean(mask[brain]) > 0.95
+    assert np.mean(mask[neck]) < 0.02
+
+
+def test_the_head_has_no_holes_and_no_islands() -> None:
+    volume = np.zeros((20, 20, 20), dtype=np.float32)
+    volume[3:15, 3:15, 3:15] = 100
+    volume[8, 8, 8] = 0
+    volume[18, 18, 18] = 100
+    mask = head_mask(volume)
+    assert mask[8, 8, 8] and not mask[18, 18, 18]
+    assert np.count_nonzero(mask) == 12**3
+
+
+@real
+def test_the_left_out_person_is_in_no_group() -> None:
+    scans = RealScans(shared=SHARED.parent, modality="T2w")
+    assert len(scans.reference) == 13
+    assert [scan.person for scan in scans.left_out] == ["sub-08"]
+    assert "sub-08" not in {scan.person for scan in scans.reference}
