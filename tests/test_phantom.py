@@ -19,8 +19,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_harmonize.errors import CannotCreate, UsageError
 from bids_harmonize.acquisition import Protocol
+from bids_harmonize.errors import CannotCreate, UsageError
 from bids_harmonize.phantom import (
     LABELS,
     Grid,
