@@ -342,8 +342,8 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         metavar="ACTION",
         choices=OUT_OF_DISTRIBUTION,
         default="skip",
-        help="what to do with scans unlike what the model is meant for, such as FLAIR or CT: skip (write them "
-        "unchanged, as desc-unharmonized), harmonize (and only flag them), or fail (default: skip)",
+        help="what to do with scans unlike what the model is meant for, such as FLAIR or CT: skip (write "
+        "them unchanged, as desc-unharmonized), harmonize (and only flag them), or fail (default: skip)",
     )
     _add(group, "--seed", metavar="N", type=_seed, default=0, help="seed of every random number (default: 0)")
 
@@ -426,8 +426,8 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         "--steps",
         metavar="N",
         type=_positive,
-        help="number of training steps, all of them done (default: at most 2000 for T1w and 1600 for others, and "
-        "fewer if people left out come no nearer to themselves)",
+        help="number of training steps, all of them done (default: at most 2000 for T1w and 1600 for T2w, "
+        "and fewer if people left out come no nearer to themselves)",
     )
     _add(
         group,

@@ -188,7 +188,13 @@ def test_the_sidecar_says_how_the_image_was_made(raw: Path, out: Path, name: str
     assert record["Model"] == card["Name"]
     assert record["ModelSHA256"] == sha256(weights) == card["SHA256"]
     assert record["InputSHA256"] == sha256(source)
-    options = {"SaveTransform": True, "Seed": 7, "Device": "cpu", "Models": []}
+    options = {
+        "SaveTransform": True,
+        "Seed": 7,
+        "OutOfDistribution": "harmonize",
+        "Device": "cpu",
+        "Models": [],
+    }
     assert record["Options"] == options
     assert record["OptionsSHA256"] == hashlib.sha256(b'{"SaveTransform":true,"Seed":7}').hexdigest()
     assert record["Device"] == "cpu"
