@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
@@ -190,7 +189,7 @@ def _phantoms(modality: str) -> Iterator[Case]:
     """The built-in phantom, on which users try the program."""
     with TemporaryDirectory() as folder:
         for path in sorted(write_phantom(Path(folder) / "raw").rglob(f"*_{modality}.nii*")):
-            yield Case(kind="familiar", origin="phantom dataset", foreign=False, image=nib.load(path))
+            yield Case(kind="familiar", origin="phantom dataset", foreign=False, image=open_image(path))
 
 
 # --- The table --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_harmonize.acquisition import TISSUES, Protocol, draw_protocol, vary_tissues
@@ -314,7 +315,7 @@ def _slab(volume: Volume, rng: np.random.Generator) -> Volume:
 VIEWS: Mapping[str, Callable[[Volume, np.random.Generator], Volume]] = {"box": _box, "slab": _slab}
 
 
-def _view(volume: Volume, shares: Sequence[float], rng: np.random.Generator) -> Volume:
+def _view(volume: Volume, shares: NDArray[np.float64], rng: np.random.Generator) -> Volume:
     """A part of the volume, not of air only; the largest part of several if all are mostly air."""
     extent = [max(1, round(n * share)) for n, share in zip(volume.shape, shares, strict=True)]
     views = []
