@@ -46,6 +46,7 @@ TIERS = {
 MODALITIES = ("T1w", "T2w")
 PACKAGES = ("bids-harmonize", "intensity-normalization", "SimpleITK", "scikit-image", "numpy", "torch")
 TIME = "time"
+RESOLUTION = {True: "in full resolution", False: "averaged to voxels of up to 2 mm"}
 
 
 @dataclass(kw_only=True)
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             methods = make_methods(options.methods, modality, data.reference, model, Path(folder))
             measure(options.tiers, methods, data, results)
             _write(results, options, models)
-    print(report(results, options.methods))
+    print(report(results, options.methods, native=options.native))
     return 0
 
 
@@ -128,7 +129,7 @@ def _times(method: Method, modality: str) -> list[Row]:
     return [*rows, failed]
 
 
-def report(results: Results, names: Sequence[str]) -> str:
+def report(results: Results, names: Sequence[str], *, native: bool = False) -> str:
     """The table, and what must be known to read it."""
     empty = [f"- Tier {tier}: no such scans here." for tier in results.empty]
     failed = [f"- {name} failed on {len(scans)} scans." for name, scans in results.failures.items()]
@@ -137,6 +138,7 @@ def report(results: Results, names: Sequence[str]) -> str:
         "- Mean ± standard deviation over n measurements, unless the tier says otherwise; ↑ higher is "
         "better, ↓ lower is better, bold is the best of a line.",
         "- Other methods get a brain mask, of simulated scans the true one; ours gets none.",
+        f"- Real scans: {RESOLUTION[native]}. Seconds per scan are the processor's, at that size.",
         f"- {splits.SITES_NOTE}",
         *empty,
         *failed,
@@ -147,13 +149,15 @@ def report(results: Results, names: Sequence[str]) -> str:
 
 def _write(results: Results, options: argparse.Namespace, models: dict[str, Path]) -> None:
     """All files anew, so that what is done so far is there if a later modality fails."""
-    (options.out / "efficacy.md").write_text(report(results, options.methods), encoding="utf-8")
+    (options.out / "efficacy.md").write_text(
+        report(results, options.methods, native=options.native), encoding="utf-8"
+    )
     content: dict[str, Any] = {
         "Heads": list(splits.heads(options.development)),
         "LeftOut": splits.LEFT_OUT,
         "Models": {modality: path.name for modality, path in models.items()} or "bundled",
         "Versions": {name: _version(name) for name in PACKAGES} | {"Python": platform.python_version()},
-        "Resolution": "native" if options.native else "averaged to up to 2 mm",
+        "Resolution": RESOLUTION[options.native],
         "SecondsByTier": results.seconds,
         "Failures": results.failures,
         "NoSuchScans": results.empty,

@@ -14,7 +14,7 @@ from benchmarks.rows import Row
 
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 OURS_COLOUR, OTHER_COLOUR, NONE_COLOUR = "#c1272d", "#7a8794", "#111111"
-#: What is farther from the best than this many times the median's distance is drawn at the edge.
+#: What is farther from the best than this many times the worst quartile's distance is drawn at the edge.
 FARTHEST = 2.5
 ROW_INCHES = 0.32
 
@@ -30,7 +30,10 @@ def lines(rows: Iterable[Row]) -> dict[Line, dict[str, Row]]:
 
 
 def best(methods: Mapping[str, Row]) -> list[str]:
-    """Names of the methods of the best value; none where no way is better, or there is but one method."""
+    """Names of the methods whose value, as it is shown, is the best.
+
+    None where no way is better, or there is but one method.
+    """
     known = {name: row for name, row in methods.items() if not np.isnan(row.value)}
     if len(known) < 2:
         return []
@@ -39,7 +42,7 @@ def best(methods: Mapping[str, Row]) -> list[str]:
         return []
     pick = max if better == "higher" else min
     value = pick(row.value for row in known.values())
-    return [name for name, row in known.items() if row.value == value]
+    return [name for name, row in known.items() if number(row.value) == number(value)]
 
 
 def markdown(rows: Sequence[Row], names: Sequence[str]) -> str:
@@ -67,13 +70,15 @@ def cell(row: Row | None, *, bold: bool) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count; whole numbers as they are."""
+    """Three digits that count, no more than three behind the point; whole numbers from a thousand on."""
     if np.isinf(value):
         return "∞" if value > 0 else "-∞"
     if value == 0 or abs(value) >= 1000:
         return f"{value:.0f}"
-    decimals = max(0, 2 - int(np.floor(np.log10(abs(value)))))
-    return f"{value:.{min(decimals, 3)}f}"
+    # Rounded first: 99.99 is 100, not 100.0.
+    rounded = float(f"{value:.3g}")
+    decimals = 2 - int(np.floor(np.log10(abs(rounded))))
+    return f"{rounded:.{min(max(decimals, 0), 3)}f}"
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -109,7 +114,7 @@ def _draw_panel(axis: Axes, panel: Mapping[str, Mapping[str, Row]]) -> None:
         axis.text(1.03, height, number(high), ha="left", va="center", fontsize=7, color=OTHER_COLOUR)
         axis.axhline(height, color="#e6e9ec", linewidth=0.8, zorder=0)
     axis.set_yticks(range(len(panel)), list(panel), fontsize=8)
-    axis.set_xlim(-0.12, 1.4)
+    axis.set_xlim(-0.12, 1.5)
     axis.set_ylim(len(panel) - 0.4, -0.6)
     axis.set_xticks([])
     axis.spines[:].set_visible(False)
@@ -117,17 +122,18 @@ def _draw_panel(axis: Axes, panel: Mapping[str, Mapping[str, Row]]) -> None:
 
 
 def _ends(rows: Sequence[Row]) -> tuple[float, float]:
-    """Worst and best value of a line; far outliers, and what is infinite, lie at its ends."""
+    """Worst and best value of a line; far outliers, and what is infinite, lie at its ends, ours never."""
     values = np.array([row.value for row in rows if np.isfinite(row.value)])
-    if values.size == 0:
-        return 0.0, 1.0
-    if rows[0].better == "higher":
-        top, middle = values.max(), float(np.median(values))
-        bottom = max(values.min(), top - FARTHEST * (top - middle)) if top > middle else values.min()
-    else:
-        top, middle = values.min(), float(np.median(values))
-        bottom = min(values.max(), top + FARTHEST * (middle - top)) if top < middle else values.max()
-    return (bottom, top) if bottom != top else (top - 1, top)
+    if values.size == 0 or number(values.min()) == number(values.max()):
+        top = values.max() if values.size else 1.0
+        return top - 1, top
+    sign = 1 if rows[0].better == "higher" else -1
+    goodness = sign * values
+    top = goodness.max()
+    limit = top - FARTHEST * (top - np.percentile(goodness, 25))
+    ours = [sign * row.value for row in rows if row.method == OURS and np.isfinite(row.value)]
+    bottom = max(goodness.min(), min([limit, *ours])) if limit < top else goodness.min()
+    return sign * bottom, sign * top
 
 
 def _dot(axis: Axes, position: float, height: float, name: str) -> None:
@@ -142,6 +148,6 @@ def _dot(axis: Axes, position: float, height: float, name: str) -> None:
 
 def _name_best(axis: Axes, methods: Mapping[str, Row], low: float, high: float, height: float) -> None:
     names = best(methods)
-    label = "best: " + (", ".join(names) if len(names) < 4 else f"{len(names)} methods")
+    label = "best: " + (", ".join(names) if len(names) < 3 else f"{len(names)} methods")
     weight = "bold" if OURS in names else "normal"
     axis.text(1.12, height, label, ha="left", va="center", fontsize=7, fontweight=weight)

@@ -7,29 +7,45 @@ more unusual than any that a hospital makes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+import torch.nn.functional as F
 from scipy import ndimage
+from torch import Tensor
 
 from bids_harmonize.acquisition import TISSUES, Protocol, draw_protocol, vary_tissues
 from bids_harmonize.anatomy import Mask, Volume
+from bids_harmonize.grid import Cells, splat
 from bids_harmonize.image import intensity_scale
-from bids_harmonize.pairs import SCANNER, Example, Pair, Recipe, SimulatedHead, Source, draw_pair
+from bids_harmonize.pairs import (
+    SCANNER,
+    WITHOUT_BRAIN,
+    Example,
+    Pair,
+    Recipe,
+    SimulatedHead,
+    Source,
+    draw_pair,
+)
+from bids_harmonize.recognition import LARGEST, Recognizer, describe
 
+FAMILIAR = "familiar"
 # What scanners do, or a little of everything. Scans are scaled by their own bright value when they are
 # harmonized, so here too.
-RECIPES = (
-    Recipe(
-        frequencies={**SCANNER, "SurroundingGain": 0.3, "Apodization": 0.35},
-        unaltered=0.1,
-        mild=0.0,
-        scale_jitter=0.0,
-    ),
-    Recipe(unaltered=0.0, mild=1.0, mild_strength=0.4, scale_jitter=0.0),
+BY_SCANNERS = Recipe(
+    frequencies={**SCANNER, "SurroundingGain": 0.3, "Apodization": 0.35},
+    unaltered=0.1,
+    mild=0.0,
+    scale_jitter=0.0,
 )
+MILD = Recipe(unaltered=0.0, mild=1.0, mild_strength=0.4, scale_jitter=0.0)
+# Of scans with a brain and without.
+RECIPES = {True: (BY_SCANNERS, MILD), False: (replace(MILD, frequencies=WITHOUT_BRAIN),)}
 # Share of familiar scans that are made of a source under another protocol; the others are as they are.
 OTHER_PROTOCOL = 0.7
 # The brain's tissues, rising, as the models know them.
@@ -75,13 +91,13 @@ class Drawn:
 
 
 def draw_familiar(sources: Sequence[Source], modality: str, rng: np.random.Generator) -> Drawn:
-    """A scan as the model is meant for, made of one source."""
+    """A scan as a model of `modality` is meant for."""
     source = _draw_source(sources, rng)
-    simulated = isinstance(source, SimulatedHead)
-    if has_tissues(source) and (simulated or rng.random() < OTHER_PROTOCOL):
+    brain = has_tissues(source)
+    if brain and (isinstance(source, SimulatedHead) or rng.random() < OTHER_PROTOCOL):
         source = _example(_shown(source, _familiar_contrast(modality, rng), rng), source)
-    pair = _altered(source, rng)
-    return Drawn(kind="familiar", volume=pair.altered, zooms=pair.zooms)
+    pair = _altered(source, brain, rng)
+    return Drawn(kind=FAMILIAR, volume=pair.altered, zooms=pair.zooms)
 
 
 def draw_foreign(sources: Sequence[Source], modality: str, rng: np.random.Generator) -> Drawn:
@@ -94,8 +110,9 @@ def draw_foreign(sources: Sequence[Source], modality: str, rng: np.random.Genera
 
 def make_foreign(source: Source, kind: str, modality: str, rng: np.random.Generator) -> Drawn:
     """A scan of a foreign kind, one of `kinds_of` the source."""
+    brain = has_tissues(source)
     if kind in VIEWS:
-        pair = _altered(source, rng)
+        pair = _altered(source, brain, rng)
         view = VIEWS[kind](pair.altered, rng)
         return Drawn(kind=kind, volume=view / np.float32(intensity_scale(view)), zooms=pair.zooms)
     if kind in OBJECTS:
@@ -105,7 +122,7 @@ def make_foreign(source: Source, kind: str, modality: str, rng: np.random.Genera
     else:
         signals = CONTRASTS[kind](modality, rng)
         example = _example(_shown(source, signals, rng), source)
-    pair = _altered(example, rng)
+    pair = _altered(example, brain, rng)
     return Drawn(kind=kind, volume=pair.altered, zooms=pair.zooms)
 
 
@@ -123,8 +140,9 @@ def has_tissues(source: Source) -> bool:
     return isinstance(source, SimulatedHead) or (isinstance(source, Example) and source.tissues is not None)
 
 
-def _altered(source: Source, rng: np.random.Generator) -> Pair:
-    return draw_pair([source], rng, RECIPES[int(rng.integers(len(RECIPES)))])
+def _altered(source: Source, brain: bool, rng: np.random.Generator) -> Pair:
+    recipes = RECIPES[brain]
+    return draw_pair([source], rng, recipes[int(rng.integers(len(recipes)))])
 
 
 def _draw_source(sources: Sequence[Source], rng: np.random.Generator) -> Source:
@@ -158,6 +176,20 @@ def _steps(signals: Signals, modality: str) -> tuple[float, float]:
     return middle / low, high / middle
 
 
+def _reversed(
+    draw: Callable[[str, np.random.Generator], Signals],
+) -> Callable[[str, np.random.Generator], Signals]:
+    """Draw again until the brain's tissues are not in the order of the modality."""
+
+    def drawn(modality: str, rng: np.random.Generator) -> Signals:
+        while True:
+            signals = draw(modality, rng)
+            if min(_steps(signals, modality)) < 1 / STEP:
+                return signals
+
+    return drawn
+
+
 def _flair(modality: str, rng: np.random.Generator) -> Signals:
     field, ti = _inversion(FLUID_NULLED, rng)
     tr, te = rng.uniform(7000, 11000), rng.uniform(80, 150)
@@ -189,13 +221,10 @@ def _other_weighting(modality: str, rng: np.random.Generator) -> Signals:
 
 
 def _any_contrast(modality: str, rng: np.random.Generator) -> Signals:
-    """Tissues of any brightness, as long as the brain's are not in the order of the modality."""
-    while True:
-        signals = {name: float(rng.uniform(0.05, 1)) for name in TISSUES} | {"bone": 0.05, "air": 0.0}
-        if min(_steps(signals, modality)) < 1 / STEP:
-            share = rng.uniform(0.2, 0.8)
-            deep = share * signals["grey matter"] + (1 - share) * signals["white matter"]
-            return signals | {"deep grey matter": deep}
+    signals = {name: float(rng.uniform(0.05, 1)) for name in TISSUES} | {"bone": 0.05, "air": 0.0}
+    share = rng.uniform(0.2, 0.8)
+    deep = share * signals["grey matter"] + (1 - share) * signals["white matter"]
+    return signals | {"deep grey matter": deep}
 
 
 def _computed_tomography(modality: str, rng: np.random.Generator) -> Signals:
@@ -205,12 +234,12 @@ def _computed_tomography(modality: str, rng: np.random.Generator) -> Signals:
 
 
 CONTRASTS: Mapping[str, Callable[[str, np.random.Generator], Signals]] = {
-    "FLAIR": _flair,
-    "PD": _proton_density,
-    "STIR": _stir,
+    "FLAIR": _reversed(_flair),
+    "PD": _reversed(_proton_density),
+    "STIR": _reversed(_stir),
     "CT": _computed_tomography,
-    "other weighting": _other_weighting,
-    "any contrast": _any_contrast,
+    "other weighting": _reversed(_other_weighting),
+    "any contrast": _reversed(_any_contrast),
 }
 
 
@@ -231,6 +260,9 @@ def _mapped(volume: Volume, known: Signals, signals: Signals) -> Volume:
     """A curve through the signals of the known tissues, falling or rising."""
     names = sorted(known, key=lambda name: known[name])
     knots, values = [0.0, *(known[name] for name in names)], [0.0, *(signals[name] for name in names)]
+    # Around a skull-stripped brain there are no tissues.
+    if not knots[-1] > 0:
+        return volume
     beyond = np.maximum(volume - knots[-1], 0) * (values[-1] / knots[-1])
     return np.asarray(np.interp(volume, knots, values) + beyond, dtype=np.float32)
 
@@ -248,7 +280,7 @@ def _head(volume: Volume) -> Mask:
 
 def _inverted(source: Source, rng: np.random.Generator) -> Example:
     """Dark where it was bright, inside the head or everywhere."""
-    volume = source.contrast(RECIPES[0], rng, 1.0)[0]
+    volume = source.contrast(BY_SCANNERS, rng, 1.0)[0]
     turned = np.maximum(intensity_scale(volume) * np.float32(rng.uniform(1, 1.2)) - volume, 0)
     return _example(turned if rng.random() < 0.4 else turned * _head(volume), source)
 
@@ -299,23 +331,23 @@ def _object(volume: Volume, inside: Mask) -> Example:
 
 def _box(volume: Volume, rng: np.random.Generator) -> Volume:
     """A part that is small along two axes or three."""
-    shares = rng.uniform(*BOX, 3)
+    shares = rng.uniform(*BOX, 3).tolist()
     if rng.random() < 0.5:
-        shares[int(rng.integers(3))] = 1
+        shares[int(rng.integers(3))] = 1.0
     return _view(volume, shares, rng)
 
 
 def _slab(volume: Volume, rng: np.random.Generator) -> Volume:
     """A few slices."""
-    shares = np.ones(3)
-    shares[int(rng.integers(3))] = rng.uniform(*SLAB)
+    shares = [1.0, 1.0, 1.0]
+    shares[int(rng.integers(3))] = float(rng.uniform(*SLAB))
     return _view(volume, shares, rng)
 
 
 VIEWS: Mapping[str, Callable[[Volume, np.random.Generator], Volume]] = {"box": _box, "slab": _slab}
 
 
-def _view(volume: Volume, shares: NDArray[np.float64], rng: np.random.Generator) -> Volume:
+def _view(volume: Volume, shares: Sequence[float], rng: np.random.Generator) -> Volume:
     """A part of the volume, not of air only; the largest part of several if all are mostly air."""
     extent = [max(1, round(n * share)) for n, share in zip(volume.shape, shares, strict=True)]
     views = []
@@ -334,7 +366,7 @@ KINDS: Mapping[str, float] = {
     "PD": 2.0,
     "STIR": 0.7,
     "CT": 2.0,
-    "other weighting": 1.5,
+    "other weighting": 2.0,
     "any contrast": 1.2,
     "inverted": 2.0,
     "phantom": 0.7,
@@ -342,3 +374,106 @@ KINDS: Mapping[str, float] = {
     "box": 0.5,
     "slab": 0.3,
 }
+
+
+# --- Fitting ----------------------------------------------------------------------------------------------
+
+# Half of them familiar, half foreign.
+SCANS = 900
+FOLDS, HIDDEN, STEPS_OF_FIT, LEARNING_RATE, DECAY = 4, 32, 300, 3e-3, 0.3
+# Noise on the features, in standard deviations: it stands for the scanners that are in no fitting.
+BLUR = 0.6
+# Share of familiar scans, held out of the fitting, that are flagged.
+FALSE_ALARMS = 0.02
+
+
+def fit_recognizer(
+    sources: Sequence[Source], modality: str, *, seed: int = 0, scans: int = SCANS
+) -> dict[str, Any]:
+    """Learn to tell what a model is meant for; a quarter of a second for each scan that is drawn.
+
+    Parameters
+    ----------
+    sources
+        What the model was trained on.
+    modality
+        T1w or T2w.
+
+    Returns
+    -------
+    dict
+        The entry ``Recognizer`` of a model card: threshold and weights, and in ``HeldOut`` how many scans of
+        each kind were flagged by classifiers that had not seen them.
+    """
+    rng = np.random.default_rng(seed)
+    kinds, described = [], []
+    for draw in (draw_familiar, draw_foreign):
+        for _ in range(scans // 2):
+            scan = draw(sources, modality, rng)
+            kinds.append(scan.kind)
+            described.append(_features(scan))
+    features, foreign = torch.stack(described), torch.tensor([kind != FAMILIAR for kind in kinds])
+    fitted, logits = _cross_validated(features, foreign, seed)
+    limit = float(torch.quantile(logits[~foreign], 1 - FALSE_ALARMS))
+    recognizer = replace(fitted, threshold=float(torch.sigmoid(torch.tensor(limit))))
+    flags: defaultdict[str, list[bool]] = defaultdict(list)
+    for kind, logit in zip(kinds, logits.tolist(), strict=True):
+        flags[kind].append(logit > limit)
+    held_out = {kind: f"{sum(found)} of {len(found)}" for kind, found in sorted(flags.items())}
+    return recognizer.card() | {"HeldOut": held_out}
+
+
+def _features(scan: Drawn) -> Tensor:
+    cells = Cells.of(scan.volume.shape, scan.zooms)
+    return describe(splat(torch.from_numpy(np.ascontiguousarray(scan.volume)), cells))
+
+
+def _cross_validated(features: Tensor, foreign: Tensor, seed: int) -> tuple[Recognizer, Tensor]:
+    """The mean of classifiers that each have not seen a part of the scans, and the logits of that part."""
+    centre, spread = features.mean(0), features.std(0) + 0.02
+    fold = torch.from_numpy(np.random.default_rng(seed).permutation(len(features)) % FOLDS)
+    logits = torch.zeros(len(features))
+    parts = []
+    for number in range(FOLDS):
+        held_out = fold == number
+        layers = _fit(((features - centre) / spread)[~held_out], foreign[~held_out].float(), seed + number)
+        parts.append(layers)
+        one = Recognizer(centre=centre, spread=spread, layers=layers, threshold=0.5)
+        logits[held_out] = one.logits(features[held_out])
+    first, first_bias, second, second_bias = zip(*parts, strict=True)
+    # Side by side in one hidden layer, their outputs averaged.
+    layers = (
+        torch.cat(first),
+        torch.cat(first_bias),
+        torch.cat(second, dim=1) / FOLDS,
+        torch.stack(second_bias).mean(0),
+    )
+    return Recognizer(centre=centre, spread=spread, layers=layers, threshold=0.5), logits
+
+
+def _fit(deviations: Tensor, foreign: Tensor, seed: int) -> tuple[Tensor, ...]:
+    """Weights and biases of one classifier, both classes of equal weight."""
+    generator = torch.Generator().manual_seed(seed)
+    deviations = deviations.clamp(-LARGEST, LARGEST)
+    first = _layer(deviations.shape[1], HIDDEN, generator)
+    second = _layer(HIDDEN, 1, generator)
+    optimizer = torch.optim.AdamW([*first, *second], lr=LEARNING_RATE, weight_decay=DECAY)
+    weight = torch.where(foreign > 0, 0.5 / foreign.mean(), 0.5 / (1 - foreign.mean()))
+    for _ in range(STEPS_OF_FIT):
+        noisy = deviations + BLUR * torch.randn(deviations.shape, generator=generator)
+        logits = F.linear(F.silu(F.linear(noisy, *first)), *second)[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits, foreign, weight=weight)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return tuple(tensor.detach() for tensor in (*first, *second))
+
+
+def _layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Weights and biases at random, as torch's linear layers begin."""
+    bound = inputs**-0.5
+    weights, biases = (
+        (torch.rand(shape, generator=generator) * 2 - 1).mul(bound).requires_grad_()
+        for shape in ((outputs, inputs), (outputs,))
+    )
+    return weights, biases

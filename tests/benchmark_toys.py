@@ -80,8 +80,8 @@ def toy_data(folder: Path, **scans: Sequence[Scan]) -> ToyData:
     return ToyData(shared=folder, modality="T1w", **scans)  # type: ignore[arg-type]
 
 
-def method(folder: Path, function: Apply, name: str = "toy", *, zero_kept: bool = True) -> Method:
-    return Method(name=name, function=function, folder=folder, zero_kept=zero_kept)
+def method(folder: Path, function: Apply, name: str = "toy") -> Method:
+    return Method(name=name, function=function, folder=folder)
 
 
 def white_level(scan: Scan) -> float:

@@ -34,11 +34,9 @@ CURVE = np.linspace(10, 900, 49)
 @given(st.floats(0.01, 100), st.floats(-50, 50))
 def test_the_map_between_scales_is_found(slope: float, offset: float) -> None:
     curves = [CURVE, CURVE**1.1]
-    found = fit_scale(curves, [slope * curve + offset for curve in curves], zero_kept=False)
+    found = fit_scale(curves, [slope * curve + offset for curve in curves])
     assert found.slope == pytest.approx(slope, rel=1e-6)
     assert found.offset == pytest.approx(offset, abs=1e-3)
-    kept = fit_scale(curves, [slope * curve for curve in curves], zero_kept=True)
-    assert (kept.slope, kept.offset) == (pytest.approx(slope), 0)
 
 
 def test_a_scale_maps_measures_as_it_maps_voxels() -> None:
@@ -59,7 +57,7 @@ def test_raw_scans_are_in_units_of_white_matter() -> None:
 
 
 def test_baselines_are_mapped_to_the_reference_scale_and_ours_is_not(tmp_path: Path) -> None:
-    z_score = method(tmp_path, lambda scan: normalized(scan) * 7 - 3, zero_kept=False)
+    z_score = method(tmp_path, lambda scan: normalized(scan) * 7 - 3)
     _, group = harmonized_group(z_score, GROUP)
     assert group[0].white == pytest.approx(LEVEL, rel=0.01)
     ours = method(tmp_path, lambda scan: normalized(scan) * 7, OURS)

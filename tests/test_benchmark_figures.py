@@ -25,7 +25,7 @@ from benchmarks.rows import Row, summarize
 from benchmarks.scans import Scan
 from benchmarks.simulated import PROTOCOLS, Subject
 from benchmarks.splits import DEVELOPMENT_HEADS, REPORT_HEADS, TRAINING_HEADS
-from benchmarks.table import best, draw, lines, markdown, number
+from benchmarks.table import _ends, best, draw, lines, markdown, number
 from benchmarks.tiers import agreement, invariants, left_out, lesions, repeats
 from bids_harmonize.heads import Head
 
@@ -218,9 +218,30 @@ def test_the_table_marks_the_best() -> None:
     assert best({"a": row("a", 1.0, better="neither"), "b": row("b", 2.0, better="neither")}) == []
 
 
+def test_what_looks_the_same_is_as_good() -> None:
+    assert best({"a": row("a", 21.81), "b": row("b", 21.79), "c": row("c", 21.6)}) == ["a", "b"]
+
+
+def test_ours_is_never_drawn_at_the_edge_for_being_far() -> None:
+    others = [row(f"other {k}", 30.0 + 0.01 * k) for k in range(8)]
+    low, high = _ends([*others, row("ours", 20.0), row("far", -500.0)])
+    assert low == 20.0 and high == pytest.approx(30.07)
+    low, high = _ends([row(name, value, better="lower") for name, value in (("ours", 3.0), ("a", 1.0))])
+    assert (low, high) == (3.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (12.345, "12.3"), (0.01234, "0.012"), (1234.5, "1234"), (math.inf, "∞"), (-2.5, "-2.50")],
+    [
+        (0.0, "0"),
+        (12.345, "12.3"),
+        (99.9996, "100"),
+        (0.9996, "1.00"),
+        (0.01234, "0.012"),
+        (1234.5, "1234"),
+        (math.inf, "∞"),
+        (-2.5, "-2.50"),
+    ],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text

@@ -3,8 +3,9 @@
 A head is scanned under six protocols, each with its own receive field, noise and gain. Agreement is over all
 pairs of protocols. Ratios are of methods that keep zero; of all methods the spread of the white-matter median
 is told over the range inside the brain. White-grey contrast and the correlation of gradients with the input
-guard them: a method that flattens contrast would agree with itself. The truth is the noiseless rendering at
-a protocol whose contrast is about that of the reference group, up to a gain and an offset.
+guard them: a method that flattens contrast would agree with itself. So would one that lays the same picture
+over all outputs of a head, as spectrum swapping does; the truth shows the price. That truth is the noiseless
+rendering at a protocol whose contrast is about that of the reference group, up to a gain and an offset.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Baselines put out values of any scale. So that none gains or loses by its own, every baseline gets one linear
 map, the same for all scans: the least-squares fit of the quantile functions of its harmonized reference
-scans to those of the reference scans themselves, each with its white matter at 1000. It has an offset only
-where zero does not stay zero. Ours gets no map: that scale is what it promises.
+scans to those of the reference scans themselves, each with its white matter at 1000. It has a slope and an
+offset, as z-scores and landmarks have a zero of their own. Ours gets no map: that scale is what it promises.
 """
 
 from __future__ import annotations
@@ -117,12 +117,9 @@ def tissue_medians(values: Curve, modality: str) -> tuple[float, float]:
     return float(np.median(values[white])), float(np.median(values[grey]))
 
 
-def fit_scale(outputs: Sequence[Curve], wanted: Sequence[Curve], *, zero_kept: bool) -> Scale:
+def fit_scale(outputs: Sequence[Curve], wanted: Sequence[Curve]) -> Scale:
     """The linear map that brings quantile functions nearest to those wanted."""
-    given, aim = np.concatenate(outputs), np.concatenate(wanted)
-    if zero_kept:
-        return Scale(slope=float(given @ aim / (given @ given)))
-    slope, offset = np.polyfit(given, aim, 1)
+    slope, offset = np.polyfit(np.concatenate(outputs), np.concatenate(wanted), 1)
     return Scale(slope=float(slope), offset=float(offset))
 
 
@@ -133,7 +130,7 @@ def harmonized_group(method: Method, reference: Sequence[Scan]) -> tuple[Scale, 
         return Scale(slope=1.0), group
     outputs = [one.curves["head"] for one in group]
     wanted = [as_it_is(scan).curves["head"] for scan in reference]
-    scale = fit_scale(outputs, wanted, zero_kept=method.zero_kept)
+    scale = fit_scale(outputs, wanted)
     return scale, [one.scaled(scale) for one in group]
 
 
