@@ -56,6 +56,8 @@ STEP = 1.06
 LONGEST_TR_OF_PD = {"T1w": 6000.0, "T2w": 3500.0}
 # Inversion times (ms) at which fluid or fat vanishes, at 3 T and at 1.5 T.
 FLUID_NULLED, FAT_NULLED = (2400.0, 2050.0), (210.0, 165.0)
+# What is left of fluid in FLAIR, over white matter, at most.
+FLUID_LEFT = 0.6
 # Hounsfield units, and the standard deviation among people.
 HOUNSFIELD = {
     "white matter": (28, 3),
@@ -191,10 +193,14 @@ def _reversed(
 
 
 def _flair(modality: str, rng: np.random.Generator) -> Signals:
-    field, ti = _inversion(FLUID_NULLED, rng)
-    tr, te = rng.uniform(7000, 11000), rng.uniform(80, 150)
-    protocol = Protocol(field_strength=field, sequence="inversion recovery", tr=tr, te=te, ti=ti)
-    return protocol.signals(vary_tissues(rng))
+    while True:
+        field, ti = _inversion(FLUID_NULLED, rng)
+        tr, te = rng.uniform(7000, 11000), rng.uniform(80, 150)
+        protocol = Protocol(field_strength=field, sequence="inversion recovery", tr=tr, te=te, ti=ti)
+        signals = protocol.signals(vary_tissues(rng))
+        # Whoever sets up a FLAIR sees to it that fluid is dark.
+        if signals["csf"] < FLUID_LEFT * signals["white matter"]:
+            return signals
 
 
 def _stir(modality: str, rng: np.random.Generator) -> Signals:

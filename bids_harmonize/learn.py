@@ -20,6 +20,7 @@ from bids_harmonize.bids.derivatives import write_atomically, write_json
 from bids_harmonize.bids.selection import Run
 from bids_harmonize.bids.sidecars import read_metadata
 from bids_harmonize.errors import BadData, NoInput
+from bids_harmonize.foreign import SCANS, fit_recognizer
 from bids_harmonize.heads import Head
 from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
 from bids_harmonize.model import Model, torch_device
@@ -125,10 +126,13 @@ def learn(
         recipe,
         device=torch_device(device),
     )
+    progress(f"learning from {SCANS} drawn scans what the model is not meant for")
+    recognizer = fit_recognizer(sources, modality, seed=seed, scans=SCANS)
     card = {
         **model_card(modality, body_part, choice, record, source_of(runs[0].dataset), recipe, device),
         "SimulatedHeads": sorted({head.name for head in heads}),
         "StartedFrom": None if start is None else _history(start),
+        "Recognizer": recognizer,
     }
     weights = folder / f"{name}.safetensors"
     with write_atomically(weights) as temporary:

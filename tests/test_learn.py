@@ -42,6 +42,7 @@ def small_and_quick() -> Iterator[None]:
         patch.setattr(training, "VALIDATION_PAIRS", 2)
         patch.setattr(training, "CHECKPOINT_STEPS", 2)
         patch.setattr(level, "DEFAULT_STEPS", {"T1w": 4, "T2w": 4})
+        patch.setattr(level, "SCANS", 16)
         yield
     torch.set_flush_denormal(False)
 
@@ -107,6 +108,13 @@ def test_weights_card_table_and_sheet_are_written(heads_model: Path) -> None:
         "reference-group_T2w.png",
         "reference-group_T2w.tsv",
     }
+
+
+def test_models_tell_what_they_are_not_meant_for(heads_model: Path) -> None:
+    model = Model.load(heads_model, "cpu")
+    assert model.recognizer is not None
+    told = card_of(heads_model)["Recognizer"]["HeldOut"]
+    assert sum(int(text.split(" of ")[1]) for text in told.values()) == level.SCANS
 
 
 def test_card_says_what_the_model_was_made_of(heads_model: Path, dataset: Path) -> None:

@@ -50,8 +50,9 @@ class Intensities:
         Quantile functions inside the head and inside the brain; of a skull-stripped scan both are those of
         the brain.
     white, grey
-        Medians of the classes that k-means finds inside the brain; not a number where the automatic mask is
-        too large or too small to be a brain.
+        Medians in the classes that k-means finds inside the brain of the raw scan: classes of the output
+        would be at the same place in any histogram brought to one template. Not a number where the automatic
+        mask is too large or too small to be a brain.
     """
 
     site: str
@@ -75,7 +76,7 @@ def measure(scan: Scan, volume: Volume) -> Intensities:
     brain = sample(volume, scan.brain)
     stripped = is_stripped(scan)
     head = brain if stripped else sample(volume, scan.head)
-    white, grey = tissue_medians(brain, scan.modality) if has_brain(scan) else (float("nan"),) * 2
+    white, grey = (float(np.median(volume[mask])) if has_brain(scan) else np.nan for mask in _tissues(scan))
     return Intensities(
         site=scan.site,
         stripped=stripped,
@@ -107,6 +108,12 @@ def sample(volume: Volume, region: Mask) -> Curve:
     """Intensities of a region; of a large one, every so-many-th."""
     values = volume[region]
     return values[:: max(1, values.size // SAMPLE)].astype(np.float64)
+
+
+@lru_cache(maxsize=64)
+def _tissues(scan: Scan) -> tuple[Mask, Mask]:
+    """White and grey matter of the raw scan."""
+    return white_and_grey(scan.volume, scan.brain, bright=scan.modality == "T1w")
 
 
 def tissue_medians(values: Curve, modality: str) -> tuple[float, float]:
