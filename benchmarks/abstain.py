@@ -172,7 +172,7 @@ def _scans_of(head: Head, modality: str, rng: np.random.Generator) -> Iterator[C
         if turn:
             volume = np.maximum(intensity_scale(volume) - volume, 0) * inside
         level = float(np.median(volume[head.brain]))
-        volume = acquire(volume, level or 1.0, inside, rng)
+        volume, _ = acquire(volume, level or 1.0, inside, rng)
         return Case(
             kind=kind,
             origin="simulated",

@@ -29,7 +29,8 @@ from benchmarks.data import Data
 from benchmarks.methods import NAMES, Method, make_methods
 from benchmarks.rows import Row, summarize
 from benchmarks.scans import shared_folder
-from benchmarks.table import draw, markdown
+from benchmarks.table import draw, markdown, number
+from benchmarks.tiers.agreement import ORACLE
 from bids_harmonize.model import read_card
 
 #: Module of each tier, in the order of the table.
@@ -131,6 +132,12 @@ def _times(method: Method, modality: str) -> list[Row]:
 
 def report(results: Results, names: Sequence[str], *, native: bool = False) -> str:
     """The table, and what must be known to read it."""
+    bounds = [
+        f"- {row.tier} {row.modality}, {row.figure}: {number(row.value)} ±{number(row.spread)} for an oracle "
+        "that knows the receive field and the rising curve nearest to the truth."
+        for row in results.rows
+        if row.method == ORACLE and row.figure.endswith("dB")
+    ]
     empty = [f"- Tier {tier}: no such scans here." for tier in results.empty]
     failed = [f"- {name} failed on {len(scans)} scans." for name, scans in results.failures.items()]
     seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in results.seconds.items())
@@ -140,11 +147,17 @@ def report(results: Results, names: Sequence[str], *, native: bool = False) -> s
         "- Other methods get a brain mask, of simulated scans the true one; ours gets none.",
         f"- Real scans: {RESOLUTION[native]}. Seconds per scan are the processor's, at that size.",
         f"- {splits.SITES_NOTE}",
+        *bounds,
         *empty,
         *failed,
         f"- Time of the tiers: {seconds}.",
     ]
-    return markdown(results.rows, names) + "\n" + "\n".join(notes) + "\n"
+    return markdown(_compared(results.rows), names) + "\n" + "\n".join(notes) + "\n"
+
+
+def _compared(rows: Sequence[Row]) -> list[Row]:
+    """Those of methods that there are."""
+    return [row for row in rows if row.method != ORACLE]
 
 
 def _write(results: Results, options: argparse.Namespace, models: dict[str, Path]) -> None:
@@ -165,7 +178,7 @@ def _write(results: Results, options: argparse.Namespace, models: dict[str, Path
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     (options.out / "efficacy.json").write_text(text + "\n", encoding="utf-8")
-    draw([row for row in results.rows if row.tier != TIME], options.out / "efficacy.png")
+    draw([row for row in _compared(results.rows) if row.tier != TIME], options.out / "efficacy.png")
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class Scan:
     head, brain
         Masks: automatic ones of real scans, the true ones of simulated scans.
     truth
-        Of simulated scans: shares of "white matter" and "grey matter", and the "reference" rendering.
+        Of simulated scans: shares of "white matter" and "grey matter", the "reference" rendering, and the
+        receive "field".
     """
 
     name: str

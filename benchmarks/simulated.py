@@ -108,18 +108,19 @@ class Subject:
         number = list(self.renderings).index(protocol)
         rng = np.random.default_rng([_number(self.name), number, round(10 * self.zooms[2])])
         clean = self.renderings[protocol] if rendering is None else rendering
+        volume, field = acquire(clean, self.white[protocol], self.inside, rng)
         size = "x".join(f"{zoom:g}" for zoom in self.zooms)
         return Scan(
             name=f"{self.name}_{size}mm_{number}{tag}_{self.modality}",
             person=f"{self.name} at {size} mm",
             site=protocol,
             modality=self.modality,
-            volume=acquire(clean, self.white[protocol], self.inside, rng),
+            volume=volume,
             zooms=self.zooms,
             affine=np.diag([*self.zooms, 1.0]),
             head=self.inside,
             brain=self.brain,
-            truth={**self.shares, "reference": self.renderings["reference"]},
+            truth={**self.shares, "reference": self.renderings["reference"], "field": field},
         )
 
 
@@ -132,12 +133,13 @@ def simulated_subjects(labels: Path, modality: str, development: bool) -> list[S
     ]
 
 
-def acquire(rendering: Volume, white: float, inside: Mask, rng: np.random.Generator) -> Volume:
-    """Receive field, Rician noise and gain."""
+def acquire(rendering: Volume, white: float, inside: Mask, rng: np.random.Generator) -> tuple[Volume, Volume]:
+    """A rendering with receive field, Rician noise and gain; and the field."""
     sigma = white / rng.uniform(*SIGNAL_TO_NOISE)
-    shaded = rendering * polynomial_field(inside, rng)
+    field = polynomial_field(inside, rng)
     real, imaginary = rng.normal(0, sigma, (2, *rendering.shape))
-    return np.asarray(rng.uniform(*GAIN) / white * np.hypot(shaded + real, imaginary), dtype=np.float32)
+    magnitude = np.hypot(rendering * field + real, imaginary)
+    return np.asarray(rng.uniform(*GAIN) / white * magnitude, dtype=np.float32), field
 
 
 def polynomial_field(inside: Mask, rng: np.random.Generator) -> Volume:

@@ -107,6 +107,21 @@ def test_the_truth_under_every_protocol_agrees_without_limit(subject: Subject, t
     assert raw["gradient correlation with the input"] == pytest.approx([1.0] * 6)
 
 
+def test_the_oracle_comes_nearer_to_the_truth_than_any_curve(subject: Subject, tmp_path: Path) -> None:
+    scans = [subject.scan(protocol) for protocol in PROTOCOLS["T1w"]]
+    figure = "to the truth inside the brain, dB"
+    oracle = agreement.measure(method(agreement.nearest_to_truth, tmp_path, agreement.ORACLE), scans)[figure]
+    for power in (0.5, 1.0, 2.0):
+        curve = method(lambda scan, power=power: scan.volume**power, tmp_path, f"power {power}")
+        assert np.all(np.array(oracle) > agreement.measure(curve, scans)[figure])
+
+
+def test_the_oracle_keeps_order_but_for_the_field(subject: Subject) -> None:
+    scan = subject.scan(next(iter(PROTOCOLS["T1w"])))
+    order = np.argsort((scan.volume / scan.truth["field"])[scan.brain])
+    assert np.all(np.diff(agreement.nearest_to_truth(scan)[scan.brain][order]) >= 0)
+
+
 def test_ratios_are_left_out_of_methods_without_a_zero(subject: Subject, tmp_path: Path) -> None:
     scans = [subject.scan(protocol) for protocol in list(PROTOCOLS["T1w"])[:2]]
     shifted = Method(name="shifted", function=unchanged, folder=tmp_path, zero_kept=False)
@@ -269,6 +284,6 @@ def test_one_command_writes_table_numbers_and_figure(
     assert table == (tmp_path / "efficacy.md").read_text(encoding="utf-8") + "\n"
     assert "Tier B T1w: no such scans here." in table
     numbers = json.loads((tmp_path / "efficacy.json").read_text(encoding="utf-8"))
-    assert {row["method"] for row in numbers["Rows"]} == {"none", "z-score"}
+    assert {row["method"] for row in numbers["Rows"]} == {"none", "z-score", agreement.ORACLE}
     assert numbers["SecondsByTier"]["A T1w"] > 0
     assert (tmp_path / "efficacy.png").is_file()

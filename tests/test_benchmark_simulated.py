@@ -55,7 +55,7 @@ def test_scans_tell_what_they_are(subject: Subject) -> None:
     assert len({scan.name for scan in scans}) == len(T1W)
     assert {scan.person for scan in scans} == {scans[0].person}
     assert [scan.site for scan in scans] == T1W
-    assert set(scans[0].truth) == {"white matter", "grey matter", "reference"}
+    assert set(scans[0].truth) == {"white matter", "grey matter", "reference", "field"}
     assert not scans[0].brain[~scans[0].head].any()
 
 
@@ -76,7 +76,7 @@ def test_the_field_is_smooth_and_bounded(seed: int) -> None:
 
 def test_noise_is_that_of_the_stated_ratio() -> None:
     flat = np.full(BALL.shape, 50, dtype=np.float32)
-    noisy = [acquire(flat, 50, BALL, np.random.default_rng(seed)) for seed in range(6)]
+    noisy = [acquire(flat, 50, BALL, np.random.default_rng(seed))[0] for seed in range(6)]
     for volume in noisy:
         # Differences of neighbours along the short axis: the field hardly changes between them.
         steps = np.diff(volume / np.median(volume), axis=2)[BALL[..., 1:]]

@@ -6,6 +6,9 @@ is told over the range inside the brain. White-grey contrast and the correlation
 guard them: a method that flattens contrast would agree with itself. So would one that lays the same picture
 over all outputs of a head, as spectrum swapping does; the truth shows the price. That truth is the noiseless
 rendering at a protocol whose contrast is about that of the reference group, up to a gain and an offset.
+
+How far any method could get that maps intensities and leaves noise alone, an oracle shows: it knows the
+receive field, and of all rising curves takes the one that brings the brain nearest to the truth.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from benchmarks.data import Data
 from benchmarks.figures import (
@@ -30,6 +34,7 @@ from benchmarks.scans import Scan, Volume
 from bids_harmonize.metrics import agreement_db
 
 TIER = "A"
+ORACLE = "oracle"
 #: Slices this thick are a benchmark of their own.
 THICK_MM = 3.0
 
@@ -46,11 +51,12 @@ BETTER: dict[str, Better] = {
 
 
 def run(methods: Sequence[Method], data: Data) -> list[Row]:
-    """Figures of all methods, thick slices apart."""
+    """Figures of all methods, and of the oracle inside the brain; thick slices apart."""
+    oracle = Method(name=ORACLE, function=nearest_to_truth, folder=methods[0].folder)
     return [
         row
         for thick in (False, True)
-        for method in methods
+        for method in (*methods, oracle)
         for row in _figures(method, _people(data.simulated, thick=thick), data.modality, thick=thick)
     ]
 
@@ -73,8 +79,20 @@ def _figures(method: Method, people: Sequence[Sequence[Scan]], modality: str, *,
     return [
         summarize(TIER, label, figure, method.name, values, better=BETTER[figure], scans=used)
         for figure, values in measured.items()
-        if values
+        if values and not (method.name == ORACLE and "head" in figure)
     ]
+
+
+def nearest_to_truth(scan: Scan) -> Volume:
+    """The brain without its receive field, by the rising curve that comes nearest to the truth."""
+    inside = (scan.volume / scan.truth["field"])[scan.brain]
+    order = np.argsort(inside)
+    best = isotonic_regression(scan.truth["reference"][scan.brain][order].astype(np.float64)).x
+    volume = np.zeros_like(scan.volume)
+    brain = np.empty_like(inside)
+    brain[order] = best
+    volume[scan.brain] = brain
+    return volume
 
 
 def measure(method: Method, scans: Sequence[Scan]) -> dict[str, list[float]]:
