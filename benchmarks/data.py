@@ -9,6 +9,9 @@ from pathlib import Path
 from benchmarks.scans import RealScans, Scan
 from benchmarks.simulated import PROTOCOLS, Subject, simulated_subjects
 
+#: As the model is called.
+PROSTATE = "prostate-T2w"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -16,6 +19,8 @@ class Data:
 
     Attributes
     ----------
+    modality
+        T1w or T2w, of heads; or `PROSTATE`.
     development
         Simulate from the heads to choose by, not from those to report on.
     native
@@ -32,7 +37,8 @@ class Data:
 
     @cached_property
     def real(self) -> RealScans:
-        return RealScans(shared=self.shared, modality=self.modality, native=self.native)
+        suffix, prostate = self.modality.split("-")[-1], self.modality == PROSTATE
+        return RealScans(shared=self.shared, modality=suffix, native=self.native, prostate=prostate)
 
     @property
     def reference(self) -> list[Scan]:

@@ -16,7 +16,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import splits
-from benchmarks.data import Data
+from benchmarks.data import PROSTATE, Data
 from benchmarks.methods import NAMES, Method, make_methods
 from benchmarks.rows import Row, summarize
 from benchmarks.scans import shared_folder
@@ -44,7 +44,9 @@ TIERS = {
     "G": "lesions",
     "H": "invariants",
 }
-MODALITIES = ("T1w", "T2w")
+MODALITIES = ("T1w", "T2w", PROSTATE)
+#: Of prostates there are neither label maps nor other sites.
+PROSTATE_TIERS = ("C", "H")
 PACKAGES = ("bids-harmonize", "intensity-normalization", "SimpleITK", "scikit-image", "numpy", "torch")
 TIME = "time"
 RESOLUTION = {True: "in full resolution", False: "averaged to voxels of up to 2 mm"}
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     options = _parser().parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    models = {str(read_card(path)["Modality"]): path for path in options.model}
+    models = {_meant_for(read_card(path)): path for path in options.model}
     results = Results()
     for modality in options.modality:
         with tempfile.TemporaryDirectory(prefix="efficacy-") as folder:
@@ -83,9 +85,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _meant_for(card: Mapping[str, Any]) -> str:
+    return PROSTATE if "PROSTATE" in card["BodyParts"] else str(card["Modality"])
+
+
 def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results: Results) -> None:
     """Run the tiers on one modality and add what they return, run times and failures to the results."""
     for tier in tiers:
+        if data.modality == PROSTATE and tier not in PROSTATE_TIERS:
+            continue
         start = time.perf_counter()
         rows = import_module(f"benchmarks.tiers.{TIERS[tier]}").run(methods, data)
         spent = time.perf_counter() - start

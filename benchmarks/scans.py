@@ -15,8 +15,8 @@ from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.splits import LEFT_OUT
-from bids_harmonize.anatomy import brain_mask
+from benchmarks.splits import LEFT_OUT, PROSTATE_LEFT_OUT
+from bids_harmonize.anatomy import brain_mask, middle_tissue, tissue_mask
 from bids_harmonize.image import as_magnitude, intensity_scale, open_image, read_voxels
 
 Volume = NDArray[np.float32]
@@ -43,7 +43,10 @@ class Scan:
     volume
         ``(x, y, z)`` float32, axes right, anterior, superior.
     head, brain
-        Masks: automatic ones of real scans, the true ones of simulated scans.
+        Masks: automatic ones of real scans, the true ones of simulated scans. Of a prostate they are what is
+        brighter than air, and the middle of it.
+    prostate
+        Whether the scan shows a prostate, not a head.
     truth
         Of simulated scans: shares of "white matter" and "grey matter", the "reference" rendering, and the
         receive "field".
@@ -59,6 +62,7 @@ class Scan:
     head: Mask
     brain: Mask
     truth: Mapping[str, Volume] = field(default_factory=dict)
+    prostate: bool = False
 
     @property
     def image(self) -> Nifti1Image:
@@ -101,6 +105,26 @@ def read_scan(path: Path, site: str, *, native: bool = False) -> Scan:
         affine=affine @ nib.affines.from_matvec(np.eye(3), [axis.start for axis in box]),
         head=head[box],
         brain=brain[box],
+    )
+
+
+def read_prostate(path: Path) -> Scan:
+    """A scan of the prostate at its full resolution."""
+    image = nib.as_closest_canonical(open_image(path))
+    volume = as_magnitude(read_voxels(image))[0]
+    x, y, z = (float(zoom) for zoom in image.header.get_zooms()[:3])
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    return Scan(
+        name=name,
+        person=name.split("_")[0],
+        site="reference",
+        modality=name.split("_")[-1],
+        volume=volume,
+        zooms=(x, y, z),
+        affine=image.affine,
+        head=tissue_mask(volume, (x, y, z)),
+        brain=middle_tissue(volume, (x, y, z)),
+        prostate=True,
     )
 
 
@@ -162,24 +186,34 @@ class RealScans:
     shared: Path
     modality: str
     native: bool = False
+    prostate: bool = False
 
     @cached_property
     def _group(self) -> list[Scan]:
+        if self.prostate:
+            folder = self.shared / "data" / "prostate"
+            return [read_prostate(path) for path in sorted(folder.glob("sub-*/anat/*_T2w.nii.gz"))]
         return self._read(self.shared / "data" / "reference", {})
+
+    @property
+    def _left_out(self) -> str:
+        return PROSTATE_LEFT_OUT if self.prostate else LEFT_OUT
 
     @property
     def reference(self) -> list[Scan]:
         """The reference group, without the person that was left out."""
-        return [scan for scan in self._group if scan.person != LEFT_OUT]
+        return [scan for scan in self._group if scan.person != self._left_out]
 
     @property
     def left_out(self) -> list[Scan]:
         """The scan of the left-out person."""
-        return [scan for scan in self._group if scan.person == LEFT_OUT]
+        return [scan for scan in self._group if scan.person == self._left_out]
 
     @cached_property
     def sites(self) -> list[Scan]:
-        """Scans of other sites."""
+        """Scans of other sites; there are none of the prostate."""
+        if self.prostate:
+            return []
         folder = self.shared / "data" / "sites"
         with (folder / "participants.tsv").open(encoding="utf-8") as table:
             rows = list(csv.DictReader(table, delimiter="\t"))

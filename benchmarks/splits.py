@@ -7,8 +7,9 @@ TRAINING_HEADS = tuple(f"head-{number:02d}" for number in range(1, 9))
 DEVELOPMENT_HEADS = ("head-09", "head-10")
 REPORT_HEADS = ("head-11", "head-12", "head-13")
 
-#: The person of the reference dataset that the bundled models have not seen.
+#: The person of each reference dataset that the bundled models have not seen.
 LEFT_OUT = "sub-08"
+PROSTATE_LEFT_OUT = "sub-p3t3"
 
 #: Why the figures on the real sites are development figures.
 SITES_NOTE = (

@@ -10,7 +10,9 @@ import pytest
 from heads import MPRAGE
 from numpy.typing import NDArray
 
+from benchmarks.data import PROSTATE, Data
 from benchmarks.scans import RealScans, automatic_brain_mask, averaged, head_mask, read_scan, shared_folder
+from benchmarks.tiers.intensities import LEVEL, as_it_is
 from bids_harmonize.phantom import Grid, Head, Receiver, render
 
 SHARED = shared_folder() / "data"
@@ -74,3 +76,15 @@ def test_the_left_out_person_is_in_no_group() -> None:
     assert len(scans.reference) == 13
     assert [scan.person for scan in scans.left_out] == ["sub-08"]
     assert "sub-08" not in {scan.person for scan in scans.reference}
+
+
+@real
+def test_prostates_are_measured_at_the_middle_of_the_field_of_view() -> None:
+    data = Data(shared=SHARED.parent, modality=PROSTATE)
+    assert len(data.reference) == 6 and data.sites == []
+    (scan,) = data.left_out
+    assert scan.person == "sub-p3t3"
+    middle = np.argwhere(scan.brain).mean(axis=0) / scan.volume.shape
+    assert middle == pytest.approx([0.5] * 3, abs=0.05)
+    assert as_it_is(scan).white == pytest.approx(LEVEL)
+    assert np.isnan(as_it_is(scan).grey)

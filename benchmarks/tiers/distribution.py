@@ -9,7 +9,7 @@ its head; it is compared with the reference group inside the brain. Two distance
 - to the *harmonized* reference group, both sides from the same method: whether a method makes scans alike,
   whatever they then look like.
 
-Masks, those of tissues too, are made once, on the raw scans. Figures of tissues are over all scans whose
+Masks are made once, on the raw scans (of tissues after N4). Figures of tissues are over all scans whose
 brain mask is plausible; they are on the mapped scale too, so that those of z-scores have a zero. White-grey
 contrast guards them: a method that flattens contrast has a small spread of the ratio.
 """

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.methods import OURS, Method
+from benchmarks.methods import OURS, Method, n4_corrected
 from benchmarks.scans import Mask, Scan, Volume
 from bids_harmonize.anatomy import BRAIN_MILLILITRES, STRIPPED_SHARE, white_and_grey
 from bids_harmonize.reference import QUANTILES
@@ -50,9 +50,10 @@ class Intensities:
         Quantile functions inside the head and inside the brain; of a skull-stripped scan both are those of
         the brain.
     white, grey
-        Medians in the classes that k-means finds inside the brain of the raw scan: classes of the output
-        would be at the same place in any histogram brought to one template. Not a number where the automatic
-        mask is too large or too small to be a brain.
+        Medians in the classes that k-means finds inside the brain of the raw scan, corrected by N4: classes
+        of the output would be at the same place in any histogram brought to one template. Not a number where
+        the automatic mask is too large or too small to be a brain. Of a prostate, the level that stands for
+        white matter, and no grey matter.
     """
 
     site: str
@@ -76,7 +77,7 @@ def measure(scan: Scan, volume: Volume) -> Intensities:
     brain = sample(volume, scan.brain)
     stripped = is_stripped(scan)
     head = brain if stripped else sample(volume, scan.head)
-    white, grey = (float(np.median(volume[mask])) if has_brain(scan) else np.nan for mask in _tissues(scan))
+    white, grey = _medians(scan, volume)
     return Intensities(
         site=scan.site,
         stripped=stripped,
@@ -110,10 +111,19 @@ def sample(volume: Volume, region: Mask) -> Curve:
     return values[:: max(1, values.size // SAMPLE)].astype(np.float64)
 
 
+def _medians(scan: Scan, volume: Volume) -> tuple[float, float]:
+    if scan.prostate:
+        return float(np.median(volume[scan.brain])), np.nan
+    if not has_brain(scan):
+        return np.nan, np.nan
+    white, grey = _tissues(scan)
+    return float(np.median(volume[white])), float(np.median(volume[grey]))
+
+
 @lru_cache(maxsize=64)
 def _tissues(scan: Scan) -> tuple[Mask, Mask]:
-    """White and grey matter of the raw scan."""
-    return white_and_grey(scan.volume, scan.brain, bright=scan.modality == "T1w")
+    """White and grey matter, found where shading does not hide them."""
+    return white_and_grey(n4_corrected(scan), scan.brain, bright=scan.modality == "T1w")
 
 
 def tissue_medians(values: Curve, modality: str) -> tuple[float, float]:
