@@ -390,7 +390,7 @@ FOLDS, HIDDEN, STEPS_OF_FIT, LEARNING_RATE, DECAY = 4, 32, 300, 3e-3, 0.3
 # Noise on the features, in standard deviations: it stands for the scanners that are in no fitting.
 BLUR = 0.6
 # Share of familiar scans, held out of the fitting, that are flagged.
-FALSE_ALARMS = 0.03
+FALSE_ALARMS = 0.02
 
 
 def fit_recognizer(

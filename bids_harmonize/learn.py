@@ -48,8 +48,9 @@ FIRST_RATE, LATER_RATE = 2e-3, 1.5e-3
 SIMULATED_VOXELS = {"T1w": [(2, 2, 2)], "T2w": [(2, 2, 2), (2, 2, 5)]}
 # The reference group's white matter, or what stands for it elsewhere, in every output.
 LEVEL = 1000.0
-# Checkpoints without progress after which training stops.
-PATIENCE = 4
+# Checkpoints without progress after which training stops: not few, as much of the progress comes at the end,
+# when the learning rate falls.
+PATIENCE = 6
 # Pairs in the training report, and the part of the stream of random numbers that they are drawn from.
 SHOWN, SHOWING = 4, 3
 # Terms of DICOM for what these models are trained on.

@@ -16,6 +16,8 @@ from bids_harmonize.grid import KNOTS, STEP, curves_from_slopes
 
 # softplus(UNIT_SLOPE) = 1: an untrained network changes nothing.
 UNIT_SLOPE = math.log(math.e - 1)
+# Flatter segments would hide a lesion, and let curves that differ from place to place reverse neighbours.
+LEAST_SLOPE = 0.1
 # The darkest knots are mostly air, whose amount depends on the field of view.
 AIR_KNOTS = 3
 
@@ -92,7 +94,7 @@ class CurveNetwork(nn.Module):
             finer = _finer(self.project[level](x), skips[level])
             x = self.up[level](skips[level] + finer, context)
         logits = self.local(x) + self.overall(context)[:, :, None, None, None]
-        return curves_from_slopes(F.softplus(logits + UNIT_SLOPE))
+        return curves_from_slopes(LEAST_SLOPE + (1 - LEAST_SLOPE) * F.softplus(logits + UNIT_SLOPE))
 
 
 def cell_features(histogram: Tensor) -> Tensor:

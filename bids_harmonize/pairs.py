@@ -65,6 +65,8 @@ FAMILIES = (
 # The bright value that scales a scan may be set by fat in one protocol and by white matter in another.
 SCALE_JITTER = 0.1
 WORKING_MM = 2.0
+# Scans of one protocol differ by less, if at all.
+SAME_VOXELS_MM = 0.05
 # What is darker than this, in units of white matter, is taken for air.
 AIR = 0.15
 # What a simulated head looks like outside the brain is less certain than what a scan does.
@@ -91,8 +93,8 @@ class Recipe:
     frequencies: Mapping[str, float] = field(
         default_factory=lambda: {**TONES, **ACQUISITION, **K_SPACE, **SCANNER}
     )
-    unaltered: float = 0.18
-    mild: float = 0.12
+    unaltered: float = 0.2
+    mild: float = 0.15
     mild_strength: float = 0.3
     simulated: float = 0.35
     scale_jitter: float = SCALE_JITTER
@@ -304,7 +306,7 @@ def draw_batch(
     share = recipe.simulated if simulated else 0.0
     pool = simulated if not real or rng.random() < share else real
     first = pool[int(rng.integers(len(pool)))]
-    alike = [source for source in pool if source.zooms == first.zooms]
+    alike = [source for source in pool if np.allclose(source.zooms, first.zooms, atol=SAME_VOXELS_MM)]
     shape = tuple(np.min([source.region.shape for source in alike], axis=0))
     extent = _field_of_view(shape, recipe, rng)
     return [_draw(alike, extent, recipe, rng) for _ in range(size)]

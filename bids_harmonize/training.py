@@ -27,8 +27,9 @@ from bids_harmonize.pairs import AIR, Example, Pair, Recipe, SimulatedHead, Sour
 
 # Slicing is pointwise, so the loss over some voxels is that over all, in expectation.
 SAMPLES = {"region": 30_000, "surroundings": 20_000, "air": 6_000}
-# Weight of neighbours whose order would be reversed, and by how much they must differ to be told from noise.
-ORDER, EDGE = 10.0, 0.02
+# Weight of neighbours whose order is all but lost, how much of their difference must remain, and by how much
+# they must differ to be told from noise.
+ORDER, REMAINDER, EDGE = 20.0, 0.1, 0.02
 CHECKPOINT_STEPS = 250
 PROGRESS = ("step", "seconds", "history", "best")
 # The part of a stream of random numbers that training and validation, each by its own, draw from.
@@ -217,7 +218,7 @@ def _loss(
 
 
 def _fidelity(curves: Tensor, pair: Pair, cells: Cells, rng: np.random.Generator) -> Tensor:
-    """How far the output is from the original, and how often it reverses neighbours."""
+    """How far the output is from the original, and how much of the order of neighbours is lost."""
     index, weight = _sample_voxels(pair, rng)
     output = _sliced(curves, cells, pair.altered, index)
     error = (output - torch.from_numpy(pair.original.ravel()[index]).to(curves.device)).abs()
@@ -228,7 +229,7 @@ def _fidelity(curves: Tensor, pair: Pair, cells: Cells, rng: np.random.Generator
 def _reversal(
     curves: Tensor, pair: Pair, cells: Cells, index: np.ndarray, output: Tensor, rng: np.random.Generator
 ) -> Tensor:
-    """By how much neighbours along one axis are reversed, on average over the edges between them."""
+    """How far neighbours along one axis are from keeping order and some of their difference, on average."""
     axis = int(rng.integers(3))
     position = np.unravel_index(index, pair.altered.shape)[axis]
     stride = int(np.prod(pair.altered.shape[axis + 1 :]))
@@ -237,7 +238,8 @@ def _reversal(
     change = torch.from_numpy(flat[neighbour] - flat[index]).to(curves.device)
     edge = change.abs() > EDGE
     after = _sliced(curves, cells, pair.altered, neighbour) - output
-    return (F.relu(-after * change.sign()) * edge).sum() / edge.sum().clamp(min=1)
+    lost = F.relu(REMAINDER * change.abs() - after * change.sign())
+    return (lost * edge).sum() / edge.sum().clamp(min=1)
 
 
 def _sliced(curves: Tensor, cells: Cells, volume: np.ndarray, index: np.ndarray) -> Tensor:

@@ -202,6 +202,15 @@ def test_same_random_numbers_same_batch_of_one_grid(mixed: list[Source], seed: i
             np.testing.assert_array_equal(one, other)
 
 
+def test_scans_of_one_protocol_share_a_batch_whatever_rounding_did(group: list[Example]) -> None:
+    near = replace(group[0], zooms=tuple(zoom + 1e-4 for zoom in group[0].zooms), volume=group[0].volume * 3)
+    seen = set()
+    for seed in range(12):
+        pairs = draw_batch([group[0], near], np.random.default_rng(seed), 2, Recipe(unaltered=1.0))
+        seen.add(len({round(float(pair.original.max())) for pair in pairs}))
+    assert 2 in seen
+
+
 def test_scans_of_different_size_share_a_batch(small_group: list[ReferenceScan]) -> None:
     sources = [*examples(small_group[0]), *examples(ball_scan(9, (20, 30, 24)))]
     for seed in range(10):
