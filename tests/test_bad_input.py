@@ -36,7 +36,10 @@ from toys import (
 from bids_harmonize.model import Transform
 
 # A sum of NaN that goes unnoticed is as bad as a crash.
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("error::RuntimeWarning"),
+    pytest.mark.usefixtures("models_that_cannot_tell"),
+]
 
 BAD, GOOD = "sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"
 SIDECAR = "sub-01_T1w.json"

@@ -113,7 +113,9 @@ def features(volume: Volume, mask: Mask, span: tuple[float, float]) -> dict[str,
             resegmentation_intensity_range=[bottom, top],
         )[0]
     names = [name for name in table.columns if name.split("_")[0] in CLASSES]
-    return {name.split("_3d_")[0]: float(table[name].iloc[0]) for name in names}
+    # Of a region without any texture, some features have no value.
+    values = {name.split("_3d_")[0]: table[name].iloc[0] for name in names}
+    return {name: np.nan if value is None else float(value) for name, value in values.items()}
 
 
 @contextmanager
