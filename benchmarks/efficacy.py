@@ -49,7 +49,7 @@ MODALITIES = ("T1w", "T2w", PROSTATE)
 PROSTATE_TIERS = ("C", "H")
 PACKAGES = ("bids-harmonize", "intensity-normalization", "SimpleITK", "scikit-image", "numpy", "torch")
 TIME = "time"
-RESOLUTION = {True: "in full resolution", False: "averaged to voxels of up to 2 mm"}
+RESOLUTION = {True: "in full resolution", False: "of heads averaged to voxels of up to 2 mm"}
 
 
 @dataclass(kw_only=True)
