@@ -16,7 +16,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
@@ -79,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             model = models.get(modality, modality)
             methods = make_methods(options.methods, modality, data.reference, model, Path(folder))
-            measure(options.tiers, methods, data, results)
-            _write(results, options, models)
+            # After every tier, so that what is done is there if a later one fails.
+            for _ in measure(options.tiers, methods, data, results):
+                _write(results, options, models)
     print(report(results, options.methods, native=options.native))
     return 0
 
@@ -89,8 +90,11 @@ def _meant_for(card: Mapping[str, Any]) -> str:
     return PROSTATE if "PROSTATE" in card["BodyParts"] else str(card["Modality"])
 
 
-def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results: Results) -> None:
-    """Run the tiers on one modality and add what they return, run times and failures to the results."""
+def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results: Results) -> Iterator[None]:
+    """Run the tiers on one modality, adding what they return, at last run times and failures, to the results.
+
+    Yields whenever something was added.
+    """
     for tier in tiers:
         if data.modality == PROSTATE and tier not in PROSTATE_TIERS:
             continue
@@ -102,10 +106,12 @@ def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results
         if not rows:
             results.empty.append(f"{tier} {data.modality}")
         print(f"tier {tier} {data.modality}: {len(rows)} rows, {spent:.0f} s", file=sys.stderr, flush=True)
+        yield
     for method in methods:
         results.rows += _times(method, data.modality)
         if method.failures:
             results.failures[f"{method.name} {data.modality}"] = dict(method.failures)
+    yield
 
 
 def _times(method: Method, modality: str) -> list[Row]:
@@ -169,7 +175,7 @@ def _compared(rows: Sequence[Row]) -> list[Row]:
 
 
 def _write(results: Results, options: argparse.Namespace, models: dict[str, Path]) -> None:
-    """All files anew, so that what is done so far is there if a later modality fails."""
+    """All files anew."""
     (options.out / "efficacy.md").write_text(
         report(results, options.methods, native=options.native), encoding="utf-8"
     )
