@@ -80,21 +80,18 @@ def read_scan(path: Path, site: str, *, native: bool = False) -> Scan:
 
     Averaged to voxels of up to 2 mm, or `native`; masks are found at 2 mm, which is as exact as they get.
     """
-    image = nib.as_closest_canonical(open_image(path))
-    volume = as_magnitude(read_voxels(image))[0]
-    sizes = [float(zoom) for zoom in image.header.get_zooms()[:3]]
+    volume, affine, sizes = _read(path)
     steps = [max(1, int(AVERAGED_MM / zoom + 0.01)) for zoom in sizes]
     coarse = averaged(volume, steps)
     coarse_sizes = [zoom * step for zoom, step in zip(sizes, steps, strict=True)]
     head, brain = head_mask(coarse), automatic_brain_mask(coarse, coarse_sizes)
-    affine = image.affine
     if native:
         head, brain = (_enlarged(mask, steps, volume.shape) for mask in (head, brain))
     else:
         affine = affine @ nib.affines.from_matvec(np.diag(np.array(steps, float)), (np.array(steps) - 1) / 2)
         volume, sizes = coarse, coarse_sizes
     box = _box(head, sizes)
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    name = _stem(path)
     return Scan(
         name=name,
         person=name.split("_")[0],
@@ -110,10 +107,8 @@ def read_scan(path: Path, site: str, *, native: bool = False) -> Scan:
 
 def read_prostate(path: Path) -> Scan:
     """A scan of the prostate at its full resolution."""
-    image = nib.as_closest_canonical(open_image(path))
-    volume = as_magnitude(read_voxels(image))[0]
-    x, y, z = (float(zoom) for zoom in image.header.get_zooms()[:3])
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    volume, affine, (x, y, z) = _read(path)
+    name = _stem(path)
     return Scan(
         name=name,
         person=name.split("_")[0],
@@ -121,11 +116,25 @@ def read_prostate(path: Path) -> Scan:
         modality=name.split("_")[-1],
         volume=volume,
         zooms=(x, y, z),
-        affine=image.affine,
+        affine=affine,
         head=tissue_mask(volume, (x, y, z)),
         brain=middle_tissue(volume, (x, y, z)),
         prostate=True,
     )
+
+
+def _read(path: Path) -> tuple[Volume, NDArray[np.float64], list[float]]:
+    """Voxels with axes right, anterior, superior, their affine, and their sizes in mm."""
+    image = nib.as_closest_canonical(open_image(path))
+    return (
+        as_magnitude(read_voxels(image))[0],
+        image.affine,
+        [float(zoom) for zoom in image.header.get_zooms()[:3]],
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def averaged(volume: Volume, steps: Sequence[int]) -> Volume:
