@@ -92,7 +92,7 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
         reference_size=given.reference_size,
         steps=given.steps,
         label_maps=given.label_maps,
-        verbosity=given.verbose,
+        verbosity=console.verbosity(given),
         command=(program, *argv),
     )
 

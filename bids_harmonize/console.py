@@ -82,7 +82,16 @@ def add(group: argparse._ArgumentGroup, *names: str, aliases: Sequence[str] = ()
 
 def add_information(group: argparse._ArgumentGroup, program: str) -> None:
     """Add the options that say how much is told, and those that only print a text."""
-    add(group, "-v", "--verbose", action="count", default=0, help="say more; -vv says most")
+    loudness = group.add_mutually_exclusive_group()
+    add(
+        loudness,
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="also say how every scan is done: model, score, files; -vv: and where in the code a scan failed",
+    )
+    add(loudness, "-q", "--quiet", action="store_true", help="say nothing but warnings and errors")
     add(
         group,
         "--version",
@@ -91,6 +100,11 @@ def add_information(group: argparse._ArgumentGroup, program: str) -> None:
         help="print the version and exit",
     )
     add(group, "-h", "--help", action="help", help="print this text and exit")
+
+
+def verbosity(given: argparse.Namespace) -> int:
+    """How often ``-v`` was given, or -1 for ``-q``."""
+    return -1 if given.quiet else int(given.verbose)
 
 
 def path(text: str) -> Path:

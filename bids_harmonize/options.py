@@ -98,3 +98,20 @@ class Options(ScanOptions):
     steps: int | None
     label_maps: Path | None
     command: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(ScanOptions):
+    """What ``bids-harmonize-image`` is asked to do.
+
+    Attributes
+    ----------
+    source, output : Path
+        The image to read and the one to write: absolute, symbolic links kept.
+    modality : str or None
+        ``T1w`` or ``T2w``; None means that of the model.
+    """
+
+    source: Path
+    output: Path
+    modality: str | None

@@ -7,9 +7,9 @@ import os
 import platform
 import time
 import traceback
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from importlib import metadata as packages
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOu
 from bids_harmonize.model import Model, bundled_models
 from bids_harmonize.options import Options
 from bids_harmonize.scan import NoModel, Plan, Unlike, explained, model_for, process
+from bids_harmonize.terminal import STATUS, TRACE, time_left
 from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")
@@ -27,18 +28,25 @@ log = logging.getLogger("bids_harmonize")
 REPORTED_PACKAGES = ("torch", "numpy", "nibabel", "pybids", "safetensors", "scipy")
 
 
+class State(StrEnum):
+    """What became of a run."""
+
+    HARMONIZED = "harmonized"
+    UNHARMONIZED = "left unharmonized"
+    DONE_BEFORE = "done before"
+    PASSED_OVER = "passed over"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a run: `state` is one of `STATES`, or `UNHARMONIZED`."""
+    """What became of a run, in how many seconds; `crash` is the file with details of a failure."""
 
-    run: Run
-    state: str
+    state: State
     sentence: str
+    seconds: float = 0.0
     exit_code: int = 0
-
-
-STATES = {"done": "harmonized", "skipped": "done before", "passed over": "passed over", "failed": "failed"}
-UNHARMONIZED = "left unharmonized"
+    crash: Path | None = None
 
 
 class PassedOver(Exception):
@@ -53,7 +61,7 @@ def harmonize_runs(options: Options, runs: Sequence[Run]) -> int:
         _tell(options, runs, models)
         return 0
     _prepare(options)
-    return _conclude(options, runs, list(_harmonize_all(options, runs, models)))
+    return _conclude(options, len(runs), list(_harmonize_all(options, runs, models)))
 
 
 def _prepare(options: Options) -> None:
@@ -124,61 +132,87 @@ def _tell_plan(options: Options, plan: Plan) -> None:
 
 def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Outcome]:
     conflicting = conflicts(runs)
-    for number, run in enumerate(runs, start=1):
-        start = time.monotonic()
-        outcome = _attempt(options, run, models, conflicting)
-        seconds = time.monotonic() - start
-        level = logging.ERROR if outcome.state == "failed" else logging.INFO
-        log.log(level, "%d of %d, %.1f s: %s", number, len(runs), seconds, outcome.sentence)
-        yield outcome
-        if outcome.state == "failed" and options.stop_on_first_crash:
-            return
+    seconds: list[float] = []
+    try:
+        for number, run in enumerate(runs, start=1):
+            place, left = f"{number} of {len(runs)}", time_left(seconds, len(runs) - number + 1)
+            log.info("%s%s: %s", place, left, run.relative, extra=STATUS)
+            outcome = _timed(options, run, models, conflicting)
+            level = logging.ERROR if outcome.state is State.FAILED else logging.INFO
+            log.log(level, "%s, %.1f s: %s", place, outcome.seconds, outcome.sentence)
+            yield outcome
+            if outcome.state is State.FAILED and options.stop_on_first_crash:
+                return
+            # The others take next to no time, and would make the estimate too short.
+            if outcome.state in (State.HARMONIZED, State.UNHARMONIZED):
+                seconds.append(outcome.seconds)
+    finally:
+        log.info("", extra=STATUS)
+
+
+def _timed(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Outcome:
+    start = time.monotonic()
+    outcome = _attempt(options, run, models, conflicting)
+    return replace(outcome, seconds=time.monotonic() - start)
 
 
 def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Outcome:
     try:
         plan = _plan(options, run, models, conflicting)
         if plan.complete and not options.force:
-            return Outcome(run=run, state="skipped", sentence=f"{run.relative} is done already")
-        return _process(run, plan)
+            return Outcome(state=State.DONE_BEFORE, sentence=f"{plan.name} is done already")
+        state = _process(plan)
+        return Outcome(state=state, sentence=f"{plan.name} is {state}")
     except PassedOver as reason:
-        return Outcome(run=run, state="passed over", sentence=str(reason))
+        return Outcome(state=State.PASSED_OVER, sentence=str(reason))
     except Exception as error:
         return _failed(options, run, error)
 
 
-def _process(run: Run, plan: Plan) -> Outcome:
+def _process(plan: Plan) -> State:
     try:
-        harmonized = process(plan)
+        return State.HARMONIZED if process(plan) else State.UNHARMONIZED
     except Unlike:
         # What was made of it when such scans were not to fail.
         plan.clear()
         raise
-    if harmonized:
-        return Outcome(run=run, state="done", sentence=f"{plan.name} is harmonized")
-    return Outcome(run=run, state=UNHARMONIZED, sentence=f"{plan.name} is {UNHARMONIZED}")
 
 
 def _failed(options: Options, run: Run, error: Exception) -> Outcome:
     told = explained(run.path, error)
     details = "".join(traceback.format_exception(error))
+    log.log(TRACE, "%s", details.rstrip())
+    crash = None
     try:
         crash = derivatives.write_crash(options.output_dir, run, f"{told}\n\n{details}")
-        log.debug("details are in %s", crash)
     except HarmonizeError as second:
         # A full disk must not hide what happened first.
         log.error("no crash file could be written: %s", second)
     code = told.exit_code if isinstance(told, InputOutputError | CannotCreate) else BadData.exit_code
-    return Outcome(run=run, state="failed", sentence=str(told), exit_code=code)
+    return Outcome(state=State.FAILED, sentence=str(told), exit_code=code, crash=crash)
 
 
-def _conclude(options: Options, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> int:
-    counts = Counter(outcome.state for outcome in outcomes)
-    failures = [outcome for outcome in outcomes if outcome.state == "failed"]
-    if failures:
-        print("failed:", *(f"    {outcome.sentence}" for outcome in failures), sep="\n")
-    summary = [f"{counts[state]} {word}" for state, word in STATES.items()]
-    summary += [f"{len(runs) - len(outcomes)} not started", f"{counts[UNHARMONIZED]} {UNHARMONIZED}"]
-    print(", ".join(summary))
-    print(f"results are in {options.output_dir}")
-    return max((outcome.exit_code for outcome in failures), default=0)
+def _conclude(options: Options, count: int, outcomes: Sequence[Outcome]) -> int:
+    """Print what became of ``count`` runs and return the exit code."""
+    if options.verbosity >= 0:
+        print(*_failures(outcomes), *_table(count, outcomes), sep="\n")
+        print(f"results are in {options.output_dir}")
+    return max((outcome.exit_code for outcome in outcomes), default=0)
+
+
+def _failures(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    failed = [outcome for outcome in outcomes if outcome.state is State.FAILED]
+    if failed:
+        yield "failed:"
+    for outcome in failed:
+        yield f"    {outcome.sentence}"
+        if outcome.crash is not None:
+            yield f"        details are in {outcome.crash}"
+
+
+def _table(count: int, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """A line for every state: how many runs, and how many seconds they took."""
+    for state in State:
+        seconds = [outcome.seconds for outcome in outcomes if outcome.state is state]
+        yield f"{len(seconds):6d} {state:<17} {sum(seconds):9.1f} s"
+    yield f"{count - len(outcomes):6d} not started"

@@ -134,6 +134,7 @@ def process(plan: Plan) -> bool:
     image = open_image(plan.path)
     _check_memory(image, plan.path, plan.options.mem_bytes)
     result = plan.model.harmonize(image)
+    _tell_how(plan, result)
     recognition = result.recognition
     unlike = _unlike(plan.model, recognition) if recognition and recognition.flagged else None
     if unlike and plan.options.out_of_distribution == "fail":
@@ -159,6 +160,18 @@ def explained(path: Path, error: Exception) -> HarmonizeError:
         return BadData(f"{path} needs more memory than there is; give it more")
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return BadData(f"{path} failed unexpectedly ({said}); please report it")
+
+
+def _tell_how(plan: Plan, result: Harmonized) -> None:
+    log.debug(
+        "%s: model %s on %s, unlike what it is meant for by %s, distance to its training %.3g, gain %.4g",
+        plan.name,
+        plan.model.name,
+        plan.model.device,
+        "an unknown score" if result.recognition is None else f"{result.recognition.score:.3f}",
+        result.summary["DistanceToTrainingDistribution"],
+        result.summary["Gain"].get("Median", math.nan),
+    )
 
 
 def _relevant(options: ScanOptions, *, familiar: bool) -> dict[str, Any]:
@@ -187,6 +200,7 @@ def _write(
         record["ElapsedSeconds"] = round(time.monotonic() - start, 3)
         content = derivatives.sidecar(plan.metadata, suffix=plan.suffix, source=plan.source, harmonize=record)
         derivatives.write_json(derivatives.sidecar_path(output), content)
+        log.debug("%s: written to %s in %.1f s", plan.name, output, record["ElapsedSeconds"])
     except BaseException:
         # An image without its sidecar is half an output, and no valid derivative.
         with suppress(HarmonizeError):

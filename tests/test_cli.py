@@ -131,6 +131,8 @@ def test_levels(dataset: Path, level: str) -> None:
         (["-v"], "verbosity", 1),
         (["-vv"], "verbosity", 2),
         (["--verbose", "-v"], "verbosity", 2),
+        (["-q"], "verbosity", -1),
+        (["--quiet"], "verbosity", -1),
     ],
 )
 def test_options(dataset: Path, arguments: list[str], field: str, value: object) -> None:
@@ -207,6 +209,7 @@ def test_a_list_may_stand_first_if_two_hyphens_end_it(dataset: Path) -> None:
         (["--device", "cuda:"], "none of auto, cpu, cuda"),
         (["--device", "cuda:-1"], "none of auto, cpu, cuda"),
         (["--work-dir", ""], "empty"),
+        (["-q", "-v"], "not allowed with"),
         (["--model", ""], "empty"),
     ],
 )

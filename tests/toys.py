@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,12 @@ def harmonize_apart(*arguments: str | Path, **settings: Any) -> Result:
         **settings,
     )
     return Result(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def counts(result: Result) -> dict[str, int]:
+    """How many scans became what, by the table at the end; zeros are left out."""
+    lines = re.findall(r"^ *([0-9]+) ([a-z ]*[a-z])(?: +[0-9.]+ s)?$", result.out, re.MULTILINE)
+    return {state: int(count) for count, state in lines if int(count)}
 
 
 def _common(arguments: Sequence[str | Path]) -> tuple[str, ...]:
