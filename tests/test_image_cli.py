@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from bids_harmonize import console, image_cli
-from bids_harmonize.bids.outputs import image_stem
 from bids_harmonize.errors import UsageError
 from bids_harmonize.options import ImageOptions
 from bids_harmonize.version import version
@@ -134,11 +133,3 @@ def test_the_module_is_the_command_and_brings_nothing_heavy() -> None:
     module = [sys.executable, "-m", "bids_harmonize.image_cli", "--version"]
     done = subprocess.run(module, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == f"bids-harmonize-image {version()}\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "stem"),
-    [("a.nii.gz", "a"), ("a.nii", "a"), ("a.b.nii.gz", "a.b"), ("a.gz", None), ("nii", None)],
-)
-def test_image_stem(name: str, stem: str | None) -> None:
-    assert image_stem(name) == stem
