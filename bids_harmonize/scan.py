@@ -163,12 +163,14 @@ def explained(path: Path, error: Exception) -> HarmonizeError:
 
 
 def _tell_how(plan: Plan, result: Harmonized) -> None:
+    score = "unknown" if result.recognition is None else f"{result.recognition.score:.3f}"
     log.debug(
-        "%s: model %s on %s, unlike what it is meant for by %s, distance to its training %.3g, gain %.4g",
+        "%s: model %s on %s; out-of-distribution score %s; distance to the training distribution %.3g; "
+        "median gain %.4g",
         plan.name,
         plan.model.name,
         plan.model.device,
-        "an unknown score" if result.recognition is None else f"{result.recognition.score:.3f}",
+        score,
         result.summary["DistanceToTrainingDistribution"],
         result.summary["Gain"].get("Median", math.nan),
     )
