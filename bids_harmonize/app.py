@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import torch
 
@@ -15,13 +14,14 @@ from bids_harmonize.model import Model
 from bids_harmonize.options import Options
 from bids_harmonize.participant import harmonize_runs
 from bids_harmonize.report.results import write_group_tables
+from bids_harmonize.terminal import start_logging
 
 log = logging.getLogger("bids_harmonize")
 
 
 def run(options: Options) -> int:
     """Run the level that the options ask for and return the exit code."""
-    _start_logging(options.verbosity)
+    start_logging(options.verbosity)
     for warning in check_dataset(options.bids_dir, options.skip_validation):
         log.warning(warning)
     derivatives.check_locations(
@@ -43,8 +43,8 @@ def _group(options: Options) -> int:
         raise NothingSelected(
             f"{options.output_dir} holds no harmonized scan; run the participant level first"
         )
-    for path, rows in tables.items():
-        print(f"{path}: {rows} scans")
+    if options.verbosity >= 0:
+        print(*(f"{path}: {rows} scans" for path, rows in tables.items()), sep="\n")
     return 0
 
 
@@ -71,7 +71,8 @@ def _train(options: Options) -> int:
             label_maps=options.label_maps,
             device=options.device,
         )
-        print(f"model for {modality} of {body_part}: {weights}")
+        if options.verbosity >= 0:
+            print(f"model for {modality} of {body_part}: {weights}")
     return 0
 
 
@@ -88,11 +89,3 @@ def _select(options: Options) -> list[Run]:
         # One would be made.
         database = None
     return select_runs(options.bids_dir, filters, database)
-
-
-def _start_logging(verbosity: int) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if verbosity else "%(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.DEBUG if verbosity else logging.INFO)
-    log.propagate = False

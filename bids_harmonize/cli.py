@@ -9,19 +9,15 @@ import argparse
 import json
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from bids_harmonize.errors import BadLevel, HarmonizeError, InputOutputError, NoInput, UsageError
+from bids_harmonize import console
+from bids_harmonize.errors import BadLevel, NoInput, UsageError
 from bids_harmonize.options import Options
-from bids_harmonize.version import version
 
 PROGRAM = "bids-harmonize"
 LEVELS = ("participant", "group", "train")
@@ -30,14 +26,10 @@ DEFAULT_MODALITIES = ("T1w", "T2w")
 OUT_OF_DISTRIBUTION = ("skip", "harmonize", "fail")
 # torch takes seeds of 64 bits with a sign.
 MAX_SEED = 2**63 - 1
-# Shells report a process that a signal ended as 128 + its number.
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 
 # BIDS 1.11 has letters, digits and plus signs; hyphens are met with, and harmless. `*` or `../` are not: they
 # would select or write something else altogether.
 _LABEL = re.compile(r"[0-9a-zA-Z+][0-9a-zA-Z+-]*")
-_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _MEMORY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmgt]?)(i?)(b?)", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _ORDER = "BIDS_DIR OUTPUT_DIR ANALYSIS_LEVEL come first: an option that takes a list takes all that follows"
@@ -45,25 +37,7 @@ _ORDER = "BIDS_DIR OUTPUT_DIR ANALYSIS_LEVEL come first: an option that takes a 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code; ``argv`` defaults to the arguments of this process."""
-    try:
-        with _sigterm_unwinds():
-            code = _run(argv)
-            if sys.stdout is not None:
-                sys.stdout.flush()
-            return code
-    except HarmonizeError as error:
-        return _complain(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
-    except _Terminated:
-        return _complain("terminated", TERMINATED)
-    except BrokenPipeError:
-        _settle_stdout()
-        return _complain("standard output was closed before the end", InputOutputError.exit_code)
-    except OSError as error:
-        _settle_stdout()
-        where = f": {error.filename}" if error.filename else ""
-        return _complain(f"{error.strerror or error}{where}", InputOutputError.exit_code)
+    return console.guard(PROGRAM, lambda: _run(argv))
 
 
 def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
@@ -90,7 +64,7 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
         raise NoInput(f"the dataset {given.bids_dir} does not exist, or is not a folder")
     if given.label_maps is not None and not os.path.isdir(given.label_maps):
         raise UsageError(f"the label maps {given.label_maps} do not exist, or are not a folder")
-    n_cpus = given.n_cpus or default_cpus(os.environ)
+    n_cpus = given.n_cpus or console.default_cpus(os.environ)
     return Options(
         bids_dir=given.bids_dir,
         output_dir=given.output_dir,
@@ -118,15 +92,16 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
         reference_size=given.reference_size,
         steps=given.steps,
         label_maps=given.label_maps,
-        verbosity=given.verbose,
+        verbosity=console.verbosity(given),
         command=(program, *argv),
     )
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser, from which the Boutiques descriptor is checked too."""
-    top = _Parser(
-        prog=PROGRAM,
+    top = console.Parser(
+        PROGRAM,
+        hint=_ORDER,
         usage=f"{PROGRAM} BIDS_DIR OUTPUT_DIR {{{','.join(LEVELS)}}} [options]",
         description="Harmonize T1w and T2w MRI scans: give every scan of a BIDS dataset the intensities of "
         "one reference group, and leave its anatomy as it is.",
@@ -134,8 +109,6 @@ def parser() -> argparse.ArgumentParser:
         "(--participant_label). Exit codes: 0 all done, 16 input is not valid BIDS, 17 bad level, "
         "18 nothing selected, 64 usage, 65 bad data (some run failed), 66 no input, "
         "73 cannot create output, 74 I/O error.",
-        allow_abbrev=False,
-        add_help=False,
     )
     _add_positionals(top.add_argument_group("what to do"))
     _add_selection(top.add_argument_group("which scans"))
@@ -144,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     _add_resources(top.add_argument_group("resources"))
     _add_control(top.add_argument_group("control"))
     _add_training(top.add_argument_group("level train only"))
-    _add_information(top.add_argument_group("information"))
+    console.add_information(top.add_argument_group("information"), PROGRAM)
     return top
 
 
@@ -178,79 +151,19 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     return filters
 
 
-def default_cpus(environ: Mapping[str, str]) -> int:
-    """Return the number of CPUs this process may use: what SLURM allots, else the affinity mask."""
-    try:
-        return _positive(environ["SLURM_CPUS_PER_TASK"].strip())
-    except (KeyError, argparse.ArgumentTypeError):
-        pass
-    # macOS has no affinity masks.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        hint = f" ({_ORDER})" if "are required:" in message else ""
-        raise UsageError(f"{message}{hint}; see {PROGRAM} --help")
-
-
 def _run(argv: Sequence[str] | None) -> int:
-    try:
-        options = parse(sys.argv[1:], program=sys.argv[0]) if argv is None else parse(argv)
-    except SystemExit as stop:
-        # --help and --version have printed what they print.
-        return int(stop.code or 0)
+    options = parse(sys.argv[1:], program=sys.argv[0]) if argv is None else parse(argv)
     from bids_harmonize.app import run
 
     return run(options)
 
 
-@contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that half-written files are removed.
-
-    Without it, the first process of a container, which the kernel shields from unhandled signals, would
-    ignore ``docker stop`` until it is killed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _complain(sentence: str, code: int) -> int:
-    if sys.stderr is not None:
-        print(f"{PROGRAM}: error: {sentence}", file=sys.stderr)
-    return code
-
-
-def _settle_stdout() -> None:
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        # Python flushes once more when it exits, and would fail there again, with an exit code of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _add_positionals(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("bids_dir", metavar="BIDS_DIR", type=_path, help="the BIDS dataset; never written to")
     group.add_argument(
-        "output_dir", metavar="OUTPUT_DIR", type=_path, help="the BIDS derivatives folder to write"
+        "bids_dir", metavar="BIDS_DIR", type=console.path, help="the BIDS dataset; never written to"
+    )
+    group.add_argument(
+        "output_dir", metavar="OUTPUT_DIR", type=console.path, help="the BIDS derivatives folder to write"
     )
     group.add_argument(
         "analysis_level",
@@ -294,29 +207,29 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
         help=f"suffixes to process, of {', '.join(MODALITIES)}; also --modality "
         f"(default: {' '.join(DEFAULT_MODALITIES)})",
     )
-    _add(
+    console.add(
         group,
         "--bids-filter-file",
         metavar="FILE",
-        type=_path,
+        type=console.path,
         help='JSON file of entities to select by, such as {"t1w": {"acquisition": "mprage"}}; '
         'null: entity absent, "*": any value',
     )
 
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
-    _add(
+    console.add(
         group,
         "--skip-bids-validation",
         aliases=("--skip-bids-validator",),
         action="store_true",
         help="do not check that BIDS_DIR is valid BIDS; also --skip-bids-validator",
     )
-    _add(
+    console.add(
         group,
         "--bids-database-dir",
         metavar="DIR",
-        type=_path,
+        type=console.path,
         help="PyBIDS database of BIDS_DIR to open (default: index BIDS_DIR anew)",
     )
 
@@ -326,17 +239,17 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         group,
         "--model",
         metavar="MODEL",
-        type=_model,
+        type=console.model,
         help="names of bundled models, or .safetensors files, to use instead of the bundled models; "
         "for train: to start from",
     )
-    _add(
+    console.add(
         group,
         "--save-transform",
         action="store_true",
         help="also write the tone curves of every scan, from which the result can be made again",
     )
-    _add(
+    console.add(
         group,
         "--out-of-distribution",
         metavar="ACTION",
@@ -345,66 +258,68 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         help="what to do with scans unlike what the model is meant for, such as FLAIR or CT: skip (write "
         "them unchanged, as desc-unharmonized), harmonize (and only flag them), or fail (default: skip)",
     )
-    _add(group, "--seed", metavar="N", type=_seed, default=0, help="seed of every random number (default: 0)")
+    console.add(
+        group, "--seed", metavar="N", type=_seed, default=0, help="seed of every random number (default: 0)"
+    )
 
 
 def _add_resources(group: argparse._ArgumentGroup) -> None:
-    _add(
+    console.add(
         group,
         "--device",
         metavar="DEVICE",
-        type=_device,
+        type=console.device,
         default="auto",
         help="auto, cpu, cuda or cuda:N; auto is cuda where there is one (default: auto)",
     )
-    _add(
+    console.add(
         group,
         "--n-cpus",
         aliases=("--nprocs",),
         metavar="N",
-        type=_positive,
+        type=console.positive,
         help="number of CPUs; also --nprocs (default: $SLURM_CPUS_PER_TASK, else those this process may use)",
     )
-    _add(
+    console.add(
         group,
         "--omp-nthreads",
         metavar="N",
-        type=_positive,
+        type=console.positive,
         help="number of threads for one scan (default: the number of CPUs)",
     )
-    _add(
+    console.add(
         group,
         "--mem",
         metavar="SIZE",
         type=parse_memory,
         help="upper bound on memory: 8GB, 8000MB, 7.5GiB; a plain number is in MB (default: no bound)",
     )
-    _add(
+    console.add(
         group,
         "-w",
         "--work-dir",
         metavar="DIR",
-        type=_path,
+        type=console.path,
         help="accepted as in other apps, and may not lie in BIDS_DIR; no scratch space is needed",
     )
 
 
 def _add_control(group: argparse._ArgumentGroup) -> None:
-    _add(
+    console.add(
         group,
         "--dry-run",
         action="store_true",
         help="list the scans and the files to write, and write nothing",
     )
-    _add(group, "--force", action="store_true", help="do again what is already done")
-    _add(group, "--stop-on-first-crash", action="store_true", help="stop at the first scan that fails")
-    _add(
+    console.add(group, "--force", action="store_true", help="do again what is already done")
+    console.add(group, "--stop-on-first-crash", action="store_true", help="stop at the first scan that fails")
+    console.add(
         group,
         "--reports-only",
         action="store_true",
         help="only write the reports, from results that are there",
     )
-    _add(
+    console.add(
         group,
         "--notrack",
         action="store_true",
@@ -413,57 +328,36 @@ def _add_control(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
-    _add(
+    console.add(
         group,
         "--reference-size",
         metavar="N",
-        type=_positive,
+        type=console.positive,
         default=13,
         help="number of scans, the best ones, that make the reference group (default: 13)",
     )
-    _add(
+    console.add(
         group,
         "--steps",
         metavar="N",
-        type=_positive,
+        type=console.positive,
         help="number of training steps, all of them done (default: at most 2000 for T1w and 1600 for T2w, "
         "and fewer if people left out come no nearer to themselves)",
     )
-    _add(
+    console.add(
         group,
         "--label-maps",
         metavar="DIR",
-        type=_path,
+        type=console.path,
         help="folder of *_dseg.nii.gz label maps (FreeSurfer numbers), to train on simulated acquisitions "
         "too (default: none)",
     )
 
 
-def _add_information(group: argparse._ArgumentGroup) -> None:
-    _add(group, "-v", "--verbose", action="count", default=0, help="say more; -vv says most")
-    _add(
-        group,
-        "--version",
-        action="version",
-        version=f"{PROGRAM} {version()}",
-        help="print the version and exit",
-    )
-    _add(group, "-h", "--help", action="help", help="print this text and exit")
-
-
 def _add_list(
     group: argparse._ArgumentGroup, name: str, *, aliases: Sequence[str] = (), **settings: Any
 ) -> None:
-    _add(group, name, aliases=aliases, nargs="+", action="extend", default=[], **settings)
-
-
-def _add(group: argparse._ArgumentGroup, *names: str, aliases: Sequence[str] = (), **settings: Any) -> None:
-    """Add an option under its names and, hidden from the help, under its aliases and underscore spellings."""
-    action = group.add_argument(*names, **settings)
-    underscored = (f"--{name[2:].replace('-', '_')}" for name in (*names, *aliases) if name.startswith("--"))
-    hidden = [name for name in (*aliases, *underscored) if name not in names]
-    if hidden:
-        group.add_argument(*hidden, **settings | {"dest": action.dest, "help": argparse.SUPPRESS})
+    console.add(group, name, aliases=aliases, nargs="+", action="extend", default=[], **settings)
 
 
 def _level(text: str) -> str:
@@ -475,22 +369,6 @@ def _level(text: str) -> str:
     return text
 
 
-def _path(text: str) -> Path:
-    # An unset shell variable gives an empty argument, which would be the current folder.
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
-    expanded = os.path.expanduser(text)
-    if expanded.startswith("~"):
-        raise argparse.ArgumentTypeError(
-            f"the home folder in {text!r} is not known; write ./~ for a file of that name"
-        )
-    try:
-        # Not resolve(), nor normpath(): behind a symbolic link, `..` is another folder.
-        return Path(expanded).absolute()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is relative to a folder that is gone") from error
-
-
 def _label(prefix: str) -> Callable[[str], str]:
     def label(text: str) -> str:
         bare = text.removeprefix(prefix)
@@ -500,19 +378,6 @@ def _label(prefix: str) -> Callable[[str], str]:
         return bare
 
     return label
-
-
-def _model(text: str) -> str:
-    is_path = "/" in text or text.startswith("~") or text.endswith(".safetensors")
-    if is_path or not text:
-        return str(_path(text))
-    return text
-
-
-def _device(text: str) -> str:
-    if not _DEVICE.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
-    return text
 
 
 def parse_memory(text: str) -> int:
@@ -539,25 +404,11 @@ def parse_memory(text: str) -> int:
     return size
 
 
-def _positive(text: str) -> int:
-    number = _whole(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is less than 1")
-    return number
-
-
 def _seed(text: str) -> int:
-    number = _whole(text)
+    number = console.whole(text)
     if number > MAX_SEED:
         raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_SEED}")
     return number
-
-
-def _whole(text: str) -> int:
-    # int() alone would take 1_0 and the digits of every script, and refuses more than 4300 of them.
-    if not re.fullmatch("[0-9]{1,30}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
-    return int(text)
 
 
 def _unique(values: Sequence[str]) -> tuple[str, ...]:

@@ -66,9 +66,11 @@ def read_voxels(image: Nifti1Image) -> Voxels:
     Raises
     ------
     BadData
-        The data are truncated or corrupt, or the image holds nothing that could be harmonized.
+        The image is not one 3-D volume of real values, its data are truncated or corrupt, or it holds nothing
+        that could be harmonized.
     """
     path = image.get_filename() or "the image"
+    _check_volume(image, path)
     try:
         with np.errstate(all="ignore"):
             voxels = np.asarray(image.dataobj, dtype=np.float32)
@@ -173,7 +175,7 @@ def _check_sum(path: str) -> None:
                 pass
 
 
-def _check_volume(image: Nifti1Image, path: Path) -> None:
+def _check_volume(image: Nifti1Image, path: Path | str) -> None:
     shape = image.shape
     if len(shape) < 3 or any(n < 1 for n in shape) or any(n != 1 for n in shape[3:]):
         size = " x ".join(map(str, shape))

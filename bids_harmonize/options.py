@@ -1,4 +1,4 @@
-"""What one call of the program is asked to do."""
+"""What one call of a command is asked to do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,43 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What one call of the program is asked to do.
+class ScanOptions:
+    """How a scan is harmonized, whichever command was called.
+
+    Attributes
+    ----------
+    models : tuple of str
+        Names of bundled models, or absolute paths of weight files; empty means the bundled ones.
+    out_of_distribution : str
+        ``harmonize``, ``skip`` or ``fail``: what to do with scans unlike what the model is meant for.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    omp_nthreads : int
+        Threads for one scan.
+    save_transform, force : bool
+        The switches of the same names.
+    mem_bytes : int or None
+        Upper bound on memory, in bytes; None means no bound.
+    seed : int
+        Seed of every random number.
+    verbosity : int
+        How often ``-v`` was given; -1 for ``-q``.
+    """
+
+    models: tuple[str, ...]
+    out_of_distribution: str
+    device: str
+    omp_nthreads: int
+    save_transform: bool
+    force: bool
+    mem_bytes: int | None = None
+    seed: int = 0
+    verbosity: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ScanOptions):
+    """What ``bids-harmonize`` is asked to do.
 
     Attributes
     ----------
@@ -28,30 +63,18 @@ class Options:
         Leave out the check that the input is valid BIDS.
     database_dir : Path or None
         A PyBIDS database to open.
-    n_cpus, omp_nthreads : int
-        CPUs in all, and threads for one run.
-    mem_bytes : int or None
-        Upper bound on memory, in bytes; None means no bound.
+    n_cpus : int
+        CPUs in all.
     work_dir : Path or None
         Not needed; accepted as in other apps, and refused in the input.
-    device : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    dry_run, force, stop_on_first_crash, reports_only, save_transform : bool
+    dry_run, stop_on_first_crash, reports_only : bool
         The switches of the same names.
-    seed : int
-        Seed of every random number.
-    out_of_distribution : str
-        ``harmonize``, ``skip`` or ``fail``: what to do with scans unlike what the model is meant for.
-    models : tuple of str
-        Names of bundled models, or absolute paths of weight files; empty means the bundled ones.
     reference_size : int
         Number of scans in the reference group (level ``train``).
     steps : int or None
         Number of training steps (level ``train``); None means the trainer's own.
     label_maps : Path or None
         Folder of label maps to simulate acquisitions from (level ``train``).
-    verbosity : int
-        How often ``-v`` was given.
     command : tuple of str
         The command line as typed.
     """
@@ -67,20 +90,28 @@ class Options:
     skip_validation: bool
     database_dir: Path | None
     n_cpus: int
-    omp_nthreads: int
-    mem_bytes: int | None
     work_dir: Path | None
-    device: str
     dry_run: bool
-    force: bool
     stop_on_first_crash: bool
-    seed: int
     reports_only: bool
-    save_transform: bool
-    out_of_distribution: str
-    models: tuple[str, ...]
     reference_size: int
     steps: int | None
     label_maps: Path | None
-    verbosity: int
     command: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(ScanOptions):
+    """What ``bids-harmonize-image`` is asked to do.
+
+    Attributes
+    ----------
+    source, output : Path
+        The image to read and the one to write: absolute, symbolic links kept.
+    modality : str or None
+        ``T1w`` or ``T2w``; None means that of the model.
+    """
+
+    source: Path
+    output: Path
+    modality: str | None

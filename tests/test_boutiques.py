@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bids_harmonize import cli, errors
+from bids_harmonize import cli, console, errors
 from bids_harmonize.version import version
 
 DESCRIPTOR = Path(__file__).parent.parent / "boutiques.json"
@@ -18,7 +18,7 @@ DESCRIPTOR = Path(__file__).parent.parent / "boutiques.json"
 INFORMATION = ("help", "version")
 # Boutiques' File is for what exists before the program runs.
 CREATED = ("output_dir", "work_dir")
-WHOLE_NUMBERS = {cli._positive: 1, cli._seed: 0}
+WHOLE_NUMBERS = {console.positive: 1, cli._seed: 0}
 
 
 def described() -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _type(action: argparse.Action) -> dict[str, Any]:
         return {"type": "Flag"}
     if action.type in WHOLE_NUMBERS:
         return {"type": "Number", "integer": True, "minimum": WHOLE_NUMBERS[action.type]}
-    if action.type is cli._path and action.dest not in CREATED:
+    if action.type is console.path and action.dest not in CREATED:
         return {"type": "File"}
     return {"type": "String"}
 

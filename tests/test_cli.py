@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_harmonize import cli
+from bids_harmonize import cli, console
 from bids_harmonize.errors import BadLevel, HarmonizeError, NoInput, UsageError
 from bids_harmonize.version import version
 
@@ -58,7 +58,7 @@ def test_defaults(dataset: Path) -> None:
     assert options.participants == options.excluded == options.sessions == options.models == ()
     assert options.modalities == ("T1w", "T2w")
     assert options.bids_filters == {}
-    assert options.n_cpus == options.omp_nthreads == cli.default_cpus(os.environ) >= 1
+    assert options.n_cpus == options.omp_nthreads == console.default_cpus(os.environ) >= 1
     assert options.mem_bytes is options.work_dir is options.database_dir is options.steps is None
     assert options.label_maps is None
     assert options.out_of_distribution == "skip"
@@ -131,6 +131,8 @@ def test_levels(dataset: Path, level: str) -> None:
         (["-v"], "verbosity", 1),
         (["-vv"], "verbosity", 2),
         (["--verbose", "-v"], "verbosity", 2),
+        (["-q"], "verbosity", -1),
+        (["--quiet"], "verbosity", -1),
     ],
 )
 def test_options(dataset: Path, arguments: list[str], field: str, value: object) -> None:
@@ -207,6 +209,7 @@ def test_a_list_may_stand_first_if_two_hyphens_end_it(dataset: Path) -> None:
         (["--device", "cuda:"], "none of auto, cpu, cuda"),
         (["--device", "cuda:-1"], "none of auto, cpu, cuda"),
         (["--work-dir", ""], "empty"),
+        (["-q", "-v"], "not allowed with"),
         (["--model", ""], "empty"),
     ],
 )
@@ -331,7 +334,7 @@ def test_a_deleted_current_folder(tmp_path: Path) -> None:
     assert (done.returncode, "folder that is gone" in done.stderr) == (64, True)
 
 
-# Labels, memory, CPUs
+# Labels, memory
 
 
 @given(labels=st.lists(LABEL, min_size=1), prefixed=st.booleans())
@@ -384,25 +387,6 @@ def test_memory_is_refused_or_positive(text: str) -> None:
         assert cli.parse_memory(text) > 0
     except argparse.ArgumentTypeError as error:
         assert repr(text) in str(error)
-
-
-@pytest.mark.parametrize(("value", "cpus"), [("3", 3), (" 5\n", 5)])
-def test_slurm_gives_the_cpus(value: str, cpus: int) -> None:
-    assert cli.default_cpus({"SLURM_CPUS_PER_TASK": value}) == cpus
-
-
-@pytest.mark.parametrize("value", ["", "0", "-4", "many", "2(x3)", "1e3"])
-def test_garbage_from_slurm_is_passed_over(value: str) -> None:
-    assert cli.default_cpus({"SLURM_CPUS_PER_TASK": value}) == cli.default_cpus({})
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
-def test_the_affinity_mask_gives_the_cpus() -> None:
-    one = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, [{one}]); from bids_harmonize import cli; "
-    code += "print(cli.default_cpus({}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
 
 
 # The process

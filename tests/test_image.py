@@ -149,6 +149,12 @@ def test_not_one_volume(tmp_path: Path, shape: tuple[int, ...]) -> None:
     refused(path, BadData, "x".join(f" {n} " for n in shape).strip())
 
 
+def test_not_one_volume_in_memory() -> None:
+    image = Nifti1Image(np.stack([VOXELS, VOXELS], axis=3), np.eye(4))
+    with pytest.raises(BadData, match="the image is not one 3-D volume but 6 x 7 x 8 x 2"):
+        read_voxels(image)
+
+
 @pytest.mark.parametrize("shape", [(5, 6, 7, 1), (5, 6, 7, 1, 1), (1, 6, 7), (5, 6, 1)])
 def test_one_volume_keeps_its_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
     voxels = np.random.default_rng(0).uniform(1, 9, shape).astype(np.float32)

@@ -74,8 +74,11 @@ def test_run_py_works_from_a_checkout_and_any_folder(tmp_path: Path) -> None:
     assert done.stdout == f"bids-harmonize {version()}\n"
 
 
-def test_the_console_script_is_main() -> None:
-    assert PROJECT["project"]["scripts"] == {"bids-harmonize": "bids_harmonize.cli:main"}
+def test_the_console_scripts_are_the_two_commands() -> None:
+    assert PROJECT["project"]["scripts"] == {
+        "bids-harmonize": "bids_harmonize.cli:main",
+        "bids-harmonize-image": "bids_harmonize.image_cli:main",
+    }
 
 
 def test_dependencies_are_what_is_imported() -> None:

@@ -1,9 +1,10 @@
-"""What becomes of scans that a model is not meant for."""
+"""What is told of runs, and what becomes of scans that a model is not meant for."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,19 +13,23 @@ import pytest
 import torch
 from heads import random_network, write_model
 from toys import (
+    counts,
     expected_files,
     harmonize,
+    harmonize_on_terminal,
     head,
     image_of,
     load,
     output_of,
     scan_files,
+    screen,
     sidecar_of,
     snapshot,
     write_dataset,
     write_scan,
 )
 
+from bids_harmonize import participant
 from bids_harmonize.grid import KNOTS
 from bids_harmonize.recognition import Recognizer, describe
 
@@ -83,8 +88,7 @@ def test_a_foreign_scan_is_passed_through(dataset: Path, tmp_path: Path, model) 
     result = harmonize(dataset, output, *call)
     assert result.code == 0
     assert scan_files(output) == UNHARMONIZED
-    assert "0 harmonized" in result.out
-    assert "1 left unharmonized" in result.out
+    assert counts(result) == {"left unharmonized": 1}
     (line,) = (line for line in result.err.splitlines() if "unlike what the model" in line)
     assert line.startswith("sub-01/anat/sub-01_T1w.nii.gz: ")
 
@@ -136,7 +140,7 @@ def test_on_demand_it_fails_and_the_others_go_on(dataset: Path, tmp_path: Path, 
     call = ("participant", "--model", model(ALWAYS), model(NEVER, "T2w"), "--out-of-distribution", "fail")
     result = harmonize(dataset, tmp_path / "out", *call)
     assert result.code == 65
-    assert "1 harmonized, 0 done before, 0 passed over, 1 failed" in result.out
+    assert counts(result) == {"harmonized": 1, "failed": 1}
     assert f"{dataset / 'sub-01/anat' / SCAN}: it is unlike what the model" in result.out
     assert scan_files(tmp_path / "out") == expected_files("sub-01_T2w.nii.gz")
 
@@ -145,7 +149,7 @@ def test_what_is_passed_through_is_not_done_again(dataset: Path, tmp_path: Path,
     call = (dataset, tmp_path / "out", "participant", "--model", model(ALWAYS), *SKIP)
     harmonize(*call)
     before = snapshot(tmp_path / "out" / "sub-01")
-    assert "0 harmonized, 1 done before" in harmonize(*call).out
+    assert counts(harmonize(*call)) == {"done before": 1}
     assert snapshot(tmp_path / "out" / "sub-01") == before
     assert "sub-01_T1w.nii.gz is done already" in harmonize(*call, "--dry-run").out
     assert "1 left unharmonized" in harmonize(*call, "--force").out
@@ -181,7 +185,7 @@ def test_a_familiar_scan_is_harmonized_once_whatever_is_done_with_others(
     assert record["OutOfDistribution"]["Flagged"] is False
     assert not any("unlike" in warning for warning in record["Warnings"])
     for way in ("harmonize", "fail"):
-        assert "0 harmonized, 1 done before" in harmonize(*call, way).out
+        assert counts(harmonize(*call, way)) == {"done before": 1}
 
 
 def test_a_model_that_cannot_tell_harmonizes_and_says_so(dataset: Path, tmp_path: Path, model) -> None:
@@ -224,3 +228,113 @@ def test_a_damaged_recognizer_is_bad_data(dataset: Path, tmp_path: Path, model) 
     path.write_text(json.dumps(card))
     result = harmonize(dataset, tmp_path / "out", "participant", "--model", weights)
     assert (result.code, "damaged Recognizer" in result.err) == (65, True)
+
+
+# What is told
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """Three participants: one with a warning, one whose scan holds no image, and a good one."""
+    folder = write_dataset(tmp_path / "three")
+    voxels = head(1).astype(np.float32)
+    voxels[0, 0, 0] = np.nan
+    write_scan(folder, "sub-01_T1w.nii.gz", image_of(voxels))
+    write_scan(folder, "sub-02_T1w.nii.gz").write_bytes(b"no image")
+    write_scan(folder, "sub-03_T1w.nii.gz")
+    return folder
+
+
+def without_seconds(lines: list[str]) -> list[str]:
+    return [re.sub(r"\d+\.\d s", "T s", line) for line in lines]
+
+
+def told_of(three: Path) -> list[str]:
+    """The log of `three`."""
+    bad = three / "sub-02/anat/sub-02_T1w.nii.gz"
+    return [
+        "sub-01/anat/sub-01_T1w.nii.gz: 1 voxels that are not finite were set to 0",
+        "1 of 3, T s: sub-01/anat/sub-01_T1w.nii.gz is harmonized",
+        f"2 of 3, T s: {bad} is not a readable NIfTI image",
+        "3 of 3, T s: sub-03/anat/sub-03_T1w.nii.gz is harmonized",
+    ]
+
+
+def same_beginnings(lines: list[str], expected: list[str]) -> bool:
+    return all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
+
+
+def test_a_log_has_one_line_for_each_run(three: Path, tmp_path: Path, random_model: Path) -> None:
+    result = harmonize(three, tmp_path / "out", "participant", "--model", random_model)
+    assert same_beginnings(without_seconds(result.err.splitlines()), told_of(three)), result.err
+    assert "\x1b" not in result.err
+    assert "\r" not in result.err
+
+
+def test_a_terminal_shows_the_run_and_the_time_left_below_the_log(
+    three: Path, tmp_path: Path, random_model: Path
+) -> None:
+    result = harmonize_on_terminal(three, tmp_path / "out", "participant", "--model", random_model)
+    *lines, last = screen(result.err)
+    assert same_beginnings(without_seconds(lines), told_of(three)), result.err
+    assert last == ""
+    shown = result.err.split("\r\x1b[K")
+    assert shown[0] == "1 of 3: sub-01/anat/sub-01_T1w.nii.gz"
+    assert any(re.fullmatch(r"2 of 3, about \d+ (s|min|h) left: sub-02/\S+", part) for part in shown)
+    assert any(re.fullmatch(r"3 of 3, about \d+ (s|min|h) left: sub-03/\S+", part) for part in shown)
+
+
+def test_the_line_on_a_terminal_is_gone_when_it_is_interrupted(
+    three: Path, tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(participant, "_attempt", interrupt)
+    result = harmonize_on_terminal(three, tmp_path / "out", "participant", "--model", random_model)
+    assert result.code == 130
+    assert "1 of 3: sub-01" in result.err
+    assert screen(result.err) == ["bids-harmonize: error: interrupted", ""]
+
+
+def test_the_table_counts_scans_and_seconds_and_names_failures(
+    three: Path, tmp_path: Path, random_model: Path
+) -> None:
+    result = harmonize(three, tmp_path / "out", "participant", "--model", random_model)
+    assert counts(result) == {"harmonized": 2, "failed": 1}
+    heading, sentence, details, *table, where = result.out.splitlines()
+    assert heading == "failed:"
+    assert sentence.strip().startswith(f"{three / 'sub-02/anat/sub-02_T1w.nii.gz'} is not a readable")
+    (crash,) = (tmp_path / "out/logs").glob("crash_*")
+    assert details.strip() == f"details are in {crash}"
+    assert where == f"results are in {tmp_path / 'out'}"
+    seconds = {line[7:24].rstrip(): float(line[24:].rstrip(" s")) for line in table[:-1]}
+    assert list(seconds) == ["harmonized", "left unharmonized", "done before", "passed over", "failed"]
+    assert seconds["harmonized"] > 0
+    assert seconds["left unharmonized"] == seconds["done before"] == seconds["passed over"] == 0
+    assert table[-1].split() == ["0", "not", "started"]
+
+
+def test_quiet_leaves_warnings_and_errors(three: Path, tmp_path: Path, random_model: Path) -> None:
+    result = harmonize(three, tmp_path / "out", "participant", "--model", random_model, "-q")
+    assert (result.code, result.out) == (65, "")
+    assert same_beginnings(without_seconds(result.err.splitlines()), [told_of(three)[0], told_of(three)[2]])
+
+
+def test_a_quiet_terminal_shows_no_run(three: Path, tmp_path: Path, random_model: Path) -> None:
+    call = ("participant", "--model", random_model, "--participant-label", "03", "-q")
+    result = harmonize_on_terminal(three, tmp_path / "out", *call)
+    assert (result.code, result.out, result.err) == (0, "", "")
+
+
+def test_verbose_says_how_and_very_verbose_where_it_failed(
+    three: Path, tmp_path: Path, random_model: Path
+) -> None:
+    call = (three, tmp_path / "out", "participant", "--model", random_model, "--force")
+    for flag, traced in (("-v", False), ("-vv", True)):
+        result = harmonize(*call, flag)
+        assert re.search(r"^\d\d:\d\d:\d\d DEBUG: sub-03/\S+: model random on cpu", result.err, re.MULTILINE)
+        written = output_of(tmp_path / "out", "sub-03_T1w.nii.gz")
+        assert f"DEBUG: sub-03/anat/sub-03_T1w.nii.gz: written to {written} in " in result.err
+        assert re.search(r"^\d\d:\d\d:\d\d INFO: 3 of 3, ", result.err, re.MULTILINE)
+        assert ("Traceback (most recent call last)" in result.err) == traced

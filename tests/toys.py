@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
+import termios
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -18,6 +23,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_harmonize import image_cli
 from bids_harmonize.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +50,51 @@ def harmonize(*arguments: str | Path) -> Result:
     return Result(code=code, out=out.getvalue(), err=err.getvalue())
 
 
+def harmonize_image(*arguments: str | Path) -> Result:
+    """Call the command for one file in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = image_cli.main([*map(str, arguments), *_common(arguments)])
+    return Result(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+def harmonize_on_terminal(*arguments: str | Path, columns: int = 500) -> Result:
+    """Call the program in this process, with its standard error on a terminal."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    out, received = io.StringIO(), bytearray()
+    reader = threading.Thread(target=_receive, args=(master, received))
+    with open(slave, "w", encoding="utf-8") as err:
+        reader.start()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([*map(str, arguments), *_common(arguments)])
+    reader.join()
+    os.close(master)
+    return Result(code=code, out=out.getvalue(), err=received.decode())
+
+
+def _receive(master: int, received: bytearray) -> None:
+    try:
+        while chunk := os.read(master, 4096):
+            received += chunk
+    except OSError:
+        # Linux says so when the other end is closed.
+        return
+
+
+def screen(written: str) -> list[str]:
+    """The lines that a terminal shows; the last one is where the cursor is."""
+    lines = [""]
+    for part in re.findall(r"\r\n|\n|\r\x1b\[K|[^\r\n\x1b]+|.", written):
+        if part in ("\r\n", "\n"):
+            lines.append("")
+        elif part == "\r\x1b[K":
+            lines[-1] = ""
+        else:
+            lines[-1] += part
+    return lines
+
+
 def harmonize_apart(*arguments: str | Path, **settings: Any) -> Result:
     """Call ``run.py`` as a user does, in a process of its own."""
     done = subprocess.run(
@@ -54,6 +105,12 @@ def harmonize_apart(*arguments: str | Path, **settings: Any) -> Result:
         **settings,
     )
     return Result(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def counts(result: Result) -> dict[str, int]:
+    """How many scans became what, by the table at the end; zeros are left out."""
+    lines = re.findall(r"^ *([0-9]+) ([a-z ]*[a-z])(?: +[0-9.]+ s)?$", result.out, re.MULTILINE)
+    return {state: int(count) for count, state in lines if int(count)}
 
 
 def _common(arguments: Sequence[str | Path]) -> tuple[str, ...]:

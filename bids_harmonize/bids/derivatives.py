@@ -34,6 +34,7 @@ __all__ = [
     "remove_output",
     "sidecar",
     "sidecar_path",
+    "source_uri",
     "transform_path",
     "unharmonized_path",
     "write_atomically",
@@ -51,18 +52,18 @@ UNHARMONIZED = (
 
 
 def sidecar(
-    run: Run, metadata: Mapping[str, Any], *, dataset_link_name: str = "raw", harmonize: Mapping[str, Any]
+    metadata: Mapping[str, Any], *, suffix: str, source: str, harmonize: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The content of an image's JSON file, of a harmonized one or one that was passed through.
 
     Parameters
     ----------
-    run
-        The source.
     metadata
         The source's metadata; what stays true is passed on.
-    dataset_link_name
-        The source dataset's name in ``DatasetLinks``.
+    suffix
+        The source's suffix, such as ``T1w``.
+    source
+        URI of the source.
     harmonize
         How the image was made: the ``BidsHarmonize`` object. For a later run to see that this one is done, it
         must have ``InputSHA256``, ``ModelSHA256`` and ``OptionsSHA256``; where ``Harmonized`` is false, the
@@ -70,9 +71,14 @@ def sidecar(
     """
     description = DESCRIPTION if harmonize.get("Harmonized", True) else UNHARMONIZED
     return {
-        "Description": description.format(suffix=run.suffix),
-        "Sources": [f"bids:{dataset_link_name}:{quote(str(run.relative))}"],
+        "Description": description.format(suffix=suffix),
+        "Sources": [source],
         "SpatialReference": "orig",
         **inherited_metadata(metadata),
         "BidsHarmonize": dict(harmonize),
     }
+
+
+def source_uri(run: Run, dataset_link_name: str = "raw") -> str:
+    """BIDS URI of a run's image; the name is that of its dataset in ``DatasetLinks``."""
+    return f"bids:{dataset_link_name}:{quote(str(run.relative))}"

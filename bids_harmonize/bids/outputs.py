@@ -24,9 +24,14 @@ def unharmonized_path(output_dir: Path, run: Run) -> Path:
     return _image_path(output_dir, run, UNHARMONIZED)
 
 
-def sidecar_path(output: Path) -> Path:
-    """The JSON file beside a harmonized image."""
-    return _beside(output, ".json")
+def image_stem(name: str) -> str | None:
+    """The name of a NIfTI file without its ending; None where it ends in neither ``.nii.gz`` nor ``.nii``."""
+    return next((name[: -len(end)] for end in (".nii.gz", ".nii") if name.endswith(end)), None)
+
+
+def sidecar_path(image: Path) -> Path:
+    """The JSON file beside an image."""
+    return _beside(image, ".json")
 
 
 def transform_path(output: Path) -> Path:
@@ -105,5 +110,5 @@ def _same(folder: Path, dataset: Path) -> bool:
         return False
 
 
-def _beside(output: Path, ending: str) -> Path:
-    return output.with_name(output.name.removesuffix(".nii.gz") + ending)
+def _beside(image: Path, ending: str) -> Path:
+    return image.with_name((image_stem(image.name) or image.name) + ending)

@@ -12,7 +12,7 @@ import nibabel as nib
 import pytest
 
 from bids_harmonize.bids import derivatives
-from bids_harmonize.bids.derivatives import sidecar
+from bids_harmonize.bids.derivatives import sidecar, source_uri
 from bids_harmonize.bids.selection import Filters, select_runs
 from bids_harmonize.bids.sidecars import read_metadata
 
@@ -31,7 +31,8 @@ METADATA = {
 
 def test_the_sidecar_says_what_and_from_what(run_at) -> None:
     run = run_at("sub-1/ses-a/anat/sub-1_ses-a_T1w.nii")
-    found = sidecar(run, {"EchoTime": 0.01, "SkullStripped": True}, harmonize={"Version": "1"})
+    metadata = {"EchoTime": 0.01, "SkullStripped": True}
+    found = sidecar(metadata, suffix="T1w", source=source_uri(run), harmonize={"Version": "1"})
     assert found.pop("Description").startswith("T1w")
     assert found == {
         "Sources": ["bids:raw:sub-1/ses-a/anat/sub-1_ses-a_T1w.nii"],
@@ -44,8 +45,7 @@ def test_the_sidecar_says_what_and_from_what(run_at) -> None:
 
 def test_another_link_name_and_a_name_that_needs_quoting(run_at) -> None:
     run = run_at("sub-1/anat/sub-1_acq-a b#c_T1w.nii")
-    found = sidecar(run, {}, dataset_link_name="site", harmonize={})
-    assert found["Sources"] == ["bids:site:sub-1/anat/sub-1_acq-a%20b%23c_T1w.nii"]
+    assert source_uri(run, "site") == "bids:site:sub-1/anat/sub-1_acq-a%20b%23c_T1w.nii"
 
 
 @pytest.fixture
@@ -70,7 +70,9 @@ def write_derivatives(raw: Path, output: Path) -> list[Path]:
             nib.save(nib.load(run.path), temporary)
         with derivatives.write_atomically(derivatives.transform_path(path)) as temporary:
             temporary.write_bytes(b"curves")
-        content = sidecar(run, read_metadata(run), harmonize={"Version": "0.1.0"})
+        content = sidecar(
+            read_metadata(run), suffix=run.suffix, source=source_uri(run), harmonize={"Version": "0.1.0"}
+        )
         derivatives.write_json(derivatives.sidecar_path(path), content)
         derivatives.write_crash(output, run, "none")
     (output / ".tmp-left-behind-T1w.nii.gz").write_bytes(b"killed")

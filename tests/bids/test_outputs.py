@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bids_harmonize.bids.outputs import (
+    image_stem,
     inside_dataset,
     output_path,
     prepare_output,
@@ -112,3 +113,11 @@ def test_an_output_without_permission(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o555)
     with pytest.raises(CannotCreate, match="Permission denied"):
         prepare_output(tmp_path / "out", dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.nii.gz", "a"), ("a.nii", "a"), ("a.b.nii.gz", "a.b"), ("a.gz", None), ("nii", None)],
+)
+def test_image_stem(name: str, stem: str | None) -> None:
+    assert image_stem(name) == stem

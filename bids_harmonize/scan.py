@@ -1,0 +1,273 @@
+"""One scan: harmonized, or passed through if the model is not meant for it, and written with its sidecar."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import torch
+from nibabel.nifti1 import Nifti1Image
+
+from bids_harmonize.bids import derivatives
+from bids_harmonize.errors import BadData, HarmonizeError
+from bids_harmonize.image import open_image
+from bids_harmonize.model import Harmonized, Model, Transform, unchanged
+from bids_harmonize.options import ScanOptions
+from bids_harmonize.recognition import Recognition
+from bids_harmonize.version import version
+
+log = logging.getLogger("bids_harmonize")
+
+# Peak memory: the interpreter with its libraries; per voxel, besides the image as it is stored, three volumes
+# of float32 (read, scaled, harmonized) and what goes with a part of them.
+BASE_BYTES, BYTES_PER_VOXEL = 500_000_000, 14
+
+
+class NoModel(BadData):
+    """No model serves a scan; `what` says what kind of scan it is."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"there is no model for {what}; give one with --model")
+        self.what = what
+
+
+class Unlike(BadData):
+    """The model is not meant for a scan, and such scans were to fail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A scan, what its sidecars say, the model for it, and where the result goes.
+
+    Attributes
+    ----------
+    name
+        What messages call the scan.
+    suffix, source
+        The scan's BIDS suffix, and its URI.
+    output, unharmonized
+        The image if it is harmonized, and if it is passed through.
+    """
+
+    path: Path
+    name: str
+    suffix: str
+    source: str
+    metadata: Mapping[str, Any]
+    model: Model
+    input_sha256: str
+    output: Path
+    unharmonized: Path
+    options: ScanOptions
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of a harmonized scan."""
+        transform = [derivatives.transform_path(self.output)] if self.options.save_transform else []
+        return (self.output, *transform, derivatives.sidecar_path(self.output))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the result is there already, from the same input, model and options."""
+        if self._done(self.unharmonized, familiar=False):
+            return True
+        there = all(path.is_file() for path in self.files)
+        return there and any(self._done(self.output, familiar=familiar) for familiar in (True, False))
+
+    def options_sha256(self, *, familiar: bool) -> str:
+        """Hash of the options that matter: of a scan that the model is meant for, or another."""
+        return derivatives.options_hash(_relevant(self.options, familiar=familiar))
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, sidecars first; a run that is stopped then is done again."""
+        derivatives.remove_output(self.output)
+        derivatives.remove_output(self.unharmonized)
+
+    def _done(self, output: Path, *, familiar: bool) -> bool:
+        return derivatives.completed(
+            output,
+            input_sha256=self.input_sha256,
+            model_sha256=self.model.sha256,
+            options_hash=self.options_sha256(familiar=familiar),
+        )
+
+
+def model_for(modality: str, metadata: Mapping[str, Any], models: Sequence[Model]) -> Model:
+    """The first model that serves a modality and the body part that a sidecar states.
+
+    Raises
+    ------
+    NoModel
+        There is none.
+    """
+    part = metadata.get("BodyPart")
+    part = part.strip() if isinstance(part, str) and part.strip() else None
+    for model in models:
+        if model.serves(modality, part):
+            return model
+    raise NoModel(f"{modality} of {part}" if part else modality)
+
+
+def process(plan: Plan) -> bool:
+    """Harmonize a scan, or do what the options ask for if the model is not meant for it.
+
+    Returns
+    -------
+    bool
+        Whether it was harmonized; else it was passed through.
+
+    Raises
+    ------
+    Unlike
+        The model is not meant for the scan, which was to fail then; nothing was written or removed.
+    HarmonizeError
+        The scan cannot be harmonized, or the result not be written; nothing half-written is left.
+    """
+    start = time.monotonic()
+    image = open_image(plan.path)
+    _check_memory(image, plan.path, plan.options.mem_bytes)
+    result = plan.model.harmonize(image)
+    _tell_how(plan, result)
+    recognition = result.recognition
+    unlike = _unlike(plan.model, recognition) if recognition and recognition.flagged else None
+    if unlike and plan.options.out_of_distribution == "fail":
+        raise Unlike(f"{plan.path}: {unlike}; leave it out, or choose another --out-of-distribution")
+    # Once the old sidecar is gone, a run that is stopped here is done again by the next.
+    plan.clear()
+    if unlike and plan.options.out_of_distribution == "skip":
+        record = _record(plan, result, [unlike]) | {"Harmonized": False, "OutputScale": None}
+        _write(plan, plan.unharmonized, unchanged(image), record, start)
+        return False
+    warnings = ([unlike] if unlike else []) + _warnings(image, result.summary)
+    record = _record(plan, result, warnings) | {"Edit": result.summary}
+    transform = result.transform if plan.options.save_transform else None
+    _write(plan, plan.output, result.image, record, start, transform)
+    return True
+
+
+def explained(path: Path, error: Exception) -> HarmonizeError:
+    """Whatever went wrong with a scan, as an error that may be shown."""
+    if isinstance(error, HarmonizeError):
+        return error
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return BadData(f"{path} needs more memory than there is; give it more")
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return BadData(f"{path} failed unexpectedly ({said}); please report it")
+
+
+def _tell_how(plan: Plan, result: Harmonized) -> None:
+    score = "unknown" if result.recognition is None else f"{result.recognition.score:.3f}"
+    log.debug(
+        "%s: model %s on %s; out-of-distribution score %s; distance to the training distribution %.3g; "
+        "median gain %.4g",
+        plan.name,
+        plan.model.name,
+        plan.model.device,
+        score,
+        result.summary["DistanceToTrainingDistribution"],
+        result.summary["Gain"].get("Median", math.nan),
+    )
+
+
+def _relevant(options: ScanOptions, *, familiar: bool) -> dict[str, Any]:
+    """The options that decide what is written for a scan."""
+    relevant: dict[str, Any] = {"SaveTransform": options.save_transform, "Seed": options.seed}
+    return relevant if familiar else relevant | {"OutOfDistribution": options.out_of_distribution}
+
+
+def _write(
+    plan: Plan,
+    output: Path,
+    image: Nifti1Image,
+    record: dict[str, Any],
+    start: float,
+    transform: Transform | None = None,
+) -> None:
+    """Write the files of a scan, the sidecar last, and tell the warnings in it."""
+    for warning in record["Warnings"]:
+        log.warning("%s: %s", plan.name, warning)
+    try:
+        with derivatives.write_atomically(output) as temporary:
+            nib.save(image, temporary)
+        if transform is not None:
+            with derivatives.write_atomically(derivatives.transform_path(output)) as temporary:
+                transform.save(temporary)
+        record["ElapsedSeconds"] = round(time.monotonic() - start, 3)
+        content = derivatives.sidecar(plan.metadata, suffix=plan.suffix, source=plan.source, harmonize=record)
+        derivatives.write_json(derivatives.sidecar_path(output), content)
+        log.debug("%s: written to %s in %.1f s", plan.name, output, record["ElapsedSeconds"])
+    except BaseException:
+        # An image without its sidecar is half an output, and no valid derivative.
+        with suppress(HarmonizeError):
+            derivatives.remove_output(output)
+        raise
+
+
+def _record(plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str, Any]:
+    """What the sidecar says of a scan, besides the edit."""
+    model, options = plan.model, plan.options
+    cuda = model.device.type == "cuda"
+    asked = {"Device": options.device, "Models": list(options.models)}
+    return {
+        "Version": version(),
+        "Model": model.name,
+        "ModelSHA256": model.sha256,
+        "InputSHA256": plan.input_sha256,
+        "Options": _relevant(options, familiar=False) | asked,
+        "OptionsSHA256": plan.options_sha256(familiar=not result.out_of_distribution),
+        "Device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
+        "TorchVersion": torch.__version__,
+        "CUDAVersion": torch.version.cuda if cuda else None,
+        "Threads": torch.get_num_threads(),
+        "Seed": options.seed,
+        "Harmonized": True,
+        "OutputScale": model.card["OutputScale"],
+        "OutOfDistribution": _told(result.recognition),
+        "Warnings": list(warnings),
+    }
+
+
+def _check_memory(image: Nifti1Image, path: Path, limit: int | None) -> None:
+    per_voxel = BYTES_PER_VOXEL + image.get_data_dtype().itemsize
+    needed = BASE_BYTES + per_voxel * math.prod(image.shape)
+    if limit is not None and needed > limit:
+        raise BadData(f"{path} needs about {needed / 1e9:.1f} GB, more than --mem allows; allow more")
+
+
+def _warnings(image: Nifti1Image, summary: Mapping[str, Any]) -> list[str]:
+    """What a user should know of a scan that was harmonized all the same."""
+    found = []
+    if summary["NonFiniteVoxelsSetToZero"]:
+        found.append(f"{summary['NonFiniteVoxelsSetToZero']} voxels that are not finite were set to 0")
+    if summary["NegativeVoxelsSetToZero"]:
+        found.append(f"{summary['NegativeVoxelsSetToZero']} negative voxels were set to 0")
+    if not int(image.header["qform_code"]) and not int(image.header["sform_code"]):
+        found.append(
+            "its orientation is unknown (qform and sform codes are 0); it was taken as the header's default"
+        )
+    if min(image.shape[:3]) < 4:
+        found.append("it has fewer than 4 slices, too few to tell one tissue from another with confidence")
+    return found
+
+
+def _unlike(model: Model, recognition: Recognition) -> str:
+    """What to say of a scan that the model is not meant for."""
+    return (
+        f"it is unlike what the model {model.name} is meant for: another contrast or body part, or a small "
+        f"part of one (score {recognition.score:.3f}; up to {recognition.threshold:.3f} is familiar)"
+    )
+
+
+def _told(recognition: Recognition | None) -> dict[str, Any]:
+    """What the sidecar says of it."""
+    if recognition is None:
+        return {"Checked": False}
+    score, threshold = (round(value, 4) for value in (recognition.score, recognition.threshold))
+    return {"Checked": True, "Flagged": recognition.flagged, "Score": score, "Threshold": threshold}

@@ -1,0 +1,64 @@
+"""What the README shows does what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from toys import Result, harmonize, harmonize_image, output_of, sha256, write_dataset, write_scan
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NAME = "sub-01_T1w.nii.gz"
+
+
+def block(marker: str) -> str:
+    """The code block behind a marker, the only one of its name."""
+    (found,) = re.findall(rf"<!-- {marker} -->\n```[a-z]+\n(.*?)```", README, re.DOTALL)
+    return str(found)
+
+
+def call(marker: str) -> Result:
+    """What the one command in a block gives back, in this process."""
+    (line,) = block(marker).splitlines()
+    program, *arguments = shlex.split(line)
+    return {"bids-harmonize": harmonize, "bids-harmonize-image": harmonize_image}[program](*arguments)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a dataset and a copy of its only scan."""
+    scan = write_scan(write_dataset(tmp_path / "my_dataset"), NAME)
+    shutil.copy(scan, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_dataset_file_and_python_give_the_same_voxels(folder: Path) -> None:
+    assert call("dataset-command").code == 0
+    expected = sha256(output_of(folder / "derivatives", NAME))
+    harmonized = folder / "harmonized.nii.gz"
+    assert call("image-command").code == 0
+    assert sha256(harmonized) == expected
+    harmonized.unlink()
+    names: dict[str, object] = {}
+    exec(compile(block("python-code"), "README.md", "exec"), names)
+    assert sha256(harmonized) == expected
+    result = names["result"]
+    for word in ("transform", "summary", "out_of_distribution"):
+        assert f"`result.{word}" in README
+        assert hasattr(result, word)
+
+
+def test_links_lead_to_headings() -> None:
+    headings = {re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in _headings()}
+    links = re.findall(r"\]\(#([^)]+)\)", README)
+    assert links
+    assert set(links) <= headings
+
+
+def _headings() -> list[str]:
+    return re.findall(r"^#+ (.+)$", README, re.MULTILINE)
