@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata as packages
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ import torch
 from nibabel.nifti1 import Nifti1Image
 
 from bids_harmonize.bids import derivatives
+from bids_harmonize.bids.filters import labels
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
-from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError
+from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError, NothingSelected
 from bids_harmonize.image import open_image
-from bids_harmonize.model import Harmonized, Model, Transform, bundled_models, unchanged
+from bids_harmonize.model import Harmonized, Model, Transform, bundled_models, model_cards, unchanged
 from bids_harmonize.options import Options
 from bids_harmonize.recognition import Recognition
+from bids_harmonize.report.participant import has_results, people, report_path, write_participant_report
 from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")
@@ -50,6 +53,8 @@ class Outcome:
 
 STATES = {"done": "harmonized", "skipped": "done before", "passed over": "passed over", "failed": "failed"}
 UNHARMONIZED = "left unharmonized"
+# Of a person whose scans are done, but not the page about them.
+UNREPORTED = "without report"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,33 @@ def harmonize_runs(options: Options, runs: Sequence[Run]) -> int:
         return 0
     _prepare(options)
     return _conclude(options, runs, list(_harmonize_all(options, runs, models)))
+
+
+def report_on_people(options: Options) -> int:
+    """Write the pages of the people who have results, whose originals may be gone; return the exit code.
+
+    Raises
+    ------
+    NothingSelected
+        There are no results of those asked for.
+    """
+    derivatives.refuse_foreign(options.output_dir)
+    asked, excluded = (labels(given, "sub") for given in (options.participants, options.excluded))
+    there = people(options.output_dir)
+    wanted = [label for label in there if label in (asked or there) and label not in excluded]
+    if not wanted:
+        raise NothingSelected(
+            f"{options.output_dir} holds no results of the participants asked for; harmonize them first, "
+            "without --reports-only"
+        )
+    cards = model_cards(options.models)
+    if options.dry_run:
+        print(*(report_path(options.output_dir, label) for label in wanted), sep="\n")
+        return 0
+    derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
+    failures = [failure for label in wanted if (failure := _report(options, label, cards))]
+    print(f"{len(wanted) - len(failures)} of {len(wanted)} reports are in {options.output_dir}")
+    return max((code for _, code in failures), default=0)
 
 
 def _prepare(options: Options) -> None:
@@ -179,6 +211,9 @@ def _tell(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Non
             print(f"{run.relative} would fail: {error}")
         else:
             _tell_plan(options, plan)
+    print("a report of each person who has results then, with figures where missing or out of date:")
+    for subject in dict.fromkeys(run.subject for run in runs):
+        print(f"    {report_path(options.output_dir, subject)}")
 
 
 def _tell_plan(options: Options, plan: Plan) -> None:
@@ -194,15 +229,38 @@ def _tell_plan(options: Options, plan: Plan) -> None:
 
 def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Outcome]:
     conflicting = conflicts(runs)
-    for number, run in enumerate(runs, start=1):
-        start = time.monotonic()
-        outcome = _attempt(options, run, models, conflicting)
-        seconds = time.monotonic() - start
-        level = logging.ERROR if outcome.state == "failed" else logging.INFO
-        log.log(level, "%d of %d, %.1f s: %s", number, len(runs), seconds, outcome.sentence)
-        yield outcome
-        if outcome.state == "failed" and options.stop_on_first_crash:
+    cards = {model.sha256: model.card for model in models}
+    for _, own in groupby(enumerate(runs, start=1), key=lambda numbered: numbered[1].subject):
+        for number, run in own:
+            start = time.monotonic()
+            outcome = _attempt(options, run, models, conflicting)
+            seconds = time.monotonic() - start
+            level = logging.ERROR if outcome.state == "failed" else logging.INFO
+            log.log(level, "%d of %d, %.1f s: %s", number, len(runs), seconds, outcome.sentence)
+            yield outcome
+            if stopped := outcome.state == "failed" and options.stop_on_first_crash:
+                break
+        if failure := _report(options, run.subject, cards):
+            sentence, code = failure
+            yield Outcome(run=run, state=UNREPORTED, sentence=sentence, exit_code=code)
+        if stopped:
             return
+
+
+def _report(options: Options, label: str, cards: Mapping[str, Mapping[str, Any]]) -> tuple[str, int] | None:
+    """Write the page about a person, if there are results; what went wrong, and its exit code."""
+    try:
+        if has_results(options.output_dir, label):
+            write_participant_report(options.output_dir, label, options.bids_dir, cards)
+        return None
+    except HarmonizeError as error:
+        said, code = str(error), error.exit_code
+    except Exception as error:
+        said, code = f"{type(error).__name__}: {error}; please report it", BadData.exit_code
+        log.debug("the report failed", exc_info=True)
+    sentence = f"{report_path(options.output_dir, label)} was not written: {said}"
+    log.error(sentence)
+    return sentence, code
 
 
 def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Outcome:
@@ -292,6 +350,7 @@ def _record(options: Options, plan: Plan, result: Harmonized, warnings: Sequence
     asked = {"Device": options.device, "Models": list(options.models)}
     return {
         "Version": version(),
+        "Command": list(options.command),
         "Model": model.name,
         "ModelSHA256": model.sha256,
         "InputSHA256": plan.fingerprint["input_sha256"],
@@ -350,11 +409,12 @@ def _told(recognition: Recognition | None) -> dict[str, Any]:
 
 def _conclude(options: Options, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> int:
     counts = Counter(outcome.state for outcome in outcomes)
-    failures = [outcome for outcome in outcomes if outcome.state == "failed"]
+    failures = [outcome for outcome in outcomes if outcome.state in ("failed", UNREPORTED)]
     if failures:
         print("failed:", *(f"    {outcome.sentence}" for outcome in failures), sep="\n")
     summary = [f"{counts[state]} {word}" for state, word in STATES.items()]
-    summary += [f"{len(runs) - len(outcomes)} not started", f"{counts[UNHARMONIZED]} {UNHARMONIZED}"]
+    not_started = len(runs) - (len(outcomes) - counts[UNREPORTED])
+    summary += [f"{not_started} not started", f"{counts[UNHARMONIZED]} {UNHARMONIZED}"]
     print(", ".join(summary))
     print(f"results are in {options.output_dir}")
     return max((outcome.exit_code for outcome in failures), default=0)
