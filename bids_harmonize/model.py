@@ -290,7 +290,7 @@ def model_cards(models: Iterable[str | Path] = ()) -> dict[str, dict[str, Any]]:
         As `Model.load` does; the weights are not read.
     """
     cards = [read_card(_weights_path(model)) for model in (*models, *bundled_models())]
-    return {str(card["SHA256"]): card for card in cards}
+    return {str(card["SHA256"]): card for card in reversed(cards)}
 
 
 def unchanged(image: Nifti1Image) -> Nifti1Image:

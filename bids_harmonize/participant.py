@@ -30,6 +30,7 @@ from bids_harmonize.image import open_image
 from bids_harmonize.model import Harmonized, Model, Transform, bundled_models, model_cards, unchanged
 from bids_harmonize.options import Options
 from bids_harmonize.recognition import Recognition
+from bids_harmonize.report.page import drawing_in
 from bids_harmonize.report.participant import has_results, people, report_path, write_participant_report
 from bids_harmonize.version import version
 
@@ -111,7 +112,9 @@ def harmonize_runs(options: Options, runs: Sequence[Run]) -> int:
         _tell(options, runs, models)
         return 0
     _prepare(options)
-    return _conclude(options, runs, list(_harmonize_all(options, runs, models)))
+    with drawing_in(options.output_dir):
+        outcomes = list(_harmonize_all(options, runs, models))
+    return _conclude(options, runs, outcomes)
 
 
 def report_on_people(options: Options) -> int:
@@ -136,7 +139,8 @@ def report_on_people(options: Options) -> int:
         print(*(report_path(options.output_dir, label) for label in wanted), sep="\n")
         return 0
     derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
-    failures = [failure for label in wanted if (failure := _report(options, label, cards))]
+    with drawing_in(options.output_dir):
+        failures = [failure for label in wanted if (failure := _report(options, label, cards))]
     print(f"{len(wanted) - len(failures)} of {len(wanted)} reports are in {options.output_dir}")
     return max((code for _, code in failures), default=0)
 
@@ -229,7 +233,7 @@ def _tell_plan(options: Options, plan: Plan) -> None:
 
 def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Outcome]:
     conflicting = conflicts(runs)
-    cards = {model.sha256: model.card for model in models}
+    cards = {model.sha256: model.card for model in reversed(models)}
     for _, own in groupby(enumerate(runs, start=1), key=lambda numbered: numbered[1].subject):
         for number, run in own:
             start = time.monotonic()

@@ -389,7 +389,8 @@ def test_two_runs_give_the_same_bytes(raw: Path, out: Path, tmp_path: Path) -> N
         if name.endswith(".json"):
             first, second = (json.loads((folder / name).read_text()) for folder in (out, again))
             for sidecar in (first, second):
-                sidecar["BidsHarmonize"].pop("ElapsedSeconds")
+                for other in ("Command", "ElapsedSeconds"):
+                    sidecar["BidsHarmonize"].pop(other)
             assert first == second
         else:
             assert (again / name).read_bytes() == (out / name).read_bytes(), name
@@ -844,12 +845,11 @@ def test_two_processes_may_share_the_output(raw: Path, tmp_path: Path) -> None:
 # Tables of the group
 
 
-@pytest.mark.parametrize("call", [["group"], ["participant", "--reports-only"]])
-def test_tables_list_what_the_sidecars_say(raw: Path, out: Path, tmp_path: Path, call: list[str]) -> None:
+def test_tables_list_what_the_sidecars_say(raw: Path, out: Path, tmp_path: Path) -> None:
     copy = tmp_path / "out"
     shutil.copytree(out, copy)
     before = snapshot(copy)
-    result = harmonize(raw, copy, *call)
+    result = harmonize(raw, copy, "group")
     assert result.code == 0
     added = {f"group_{suffix}.{ending}" for suffix in ("T1w", "T2w") for ending in ("tsv", "json")}
     after = snapshot(copy)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +126,24 @@ def count(number: int, what: str) -> str:
 def listed(value: Any) -> str:
     """A value from a JSON file, lists in one line."""
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+
+
+@contextmanager
+def drawing_in(folder: Path) -> Iterator[None]:
+    """Draw though home may be read-only or missing, and no other folder but this one be writable.
+
+    Matplotlib must keep its list of fonts somewhere; in that case, in a hidden folder here, until the end.
+    """
+    home = os.path.expanduser("~")
+    if "MPLCONFIGDIR" in os.environ or (os.path.isdir(home) and os.access(home, os.W_OK)):
+        yield
+        return
+    with TemporaryDirectory(prefix=".tmp-", dir=folder, ignore_cleanup_errors=True) as scratch:
+        os.environ["MPLCONFIGDIR"] = scratch
+        try:
+            yield
+        finally:
+            del os.environ["MPLCONFIGDIR"]
 
 
 def grey_png(plane: NDArray[np.float32], window: float) -> bytes:

@@ -7,7 +7,6 @@ of date.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -41,6 +40,8 @@ PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 EDIT_COLOURS = "RdBu_r"
 # Of the voxels of the edit map that lie within its colours.
 MOST_OF_EDIT = 99.0
+# Per cent at the ends of its colours; nothing can be darkened by more than the last.
+EDIT_LIMITS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 # Times the bright value, to which tone curves are shown.
 CURVES_END = 1.2
 # Cells with more tissue than this lie inside the head.
@@ -137,26 +138,22 @@ class Drawn:
 
     key: str
     missing: str
-    pictures: tuple[str, ...]
-    drawings: tuple[str, ...]
-    planes: tuple[Plane, ...]
+    pictures: Sequence[str]
+    drawings: Sequence[str]
+    planes: Sequence[Plane]
     oriented: bool
     edit_limit: float | None
     from_transform: bool
     apart: Mapping[str, float]
-    voxels: tuple[int, ...]
-    zooms: tuple[float, ...]
+    voxels: Sequence[int]
+    zooms: Sequence[float]
 
     @classmethod
     def read(cls, scan: Scan) -> Self | None:
         """What was drawn before; None if that is not known, or not all of it is there any more."""
         try:
             told = read_object(scan.record)
-            planes = tuple(Plane(**plane) for plane in told.pop("planes"))
-            drawn = cls(
-                planes=planes,
-                **{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()},
-            )
+            drawn = cls(**told | {"planes": [Plane(**plane) for plane in told["planes"]]})
             there = all(path.is_file() for path in drawn.files(scan))
         except (BadData, LookupError, TypeError):
             return None
@@ -172,8 +169,8 @@ class Drawn:
 class ToneCurves:
     """How intensities are mapped: percentiles 5, 50 and 95 of the output, (3, n), at n inputs."""
 
-    inputs: NDArray[np.float64]
-    outputs: NDArray[np.float64]
+    inputs: NDArray[np.floating]
+    outputs: NDArray[np.floating]
 
 
 def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
@@ -210,15 +207,15 @@ def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
     drawn = Drawn(
         key=scan.key,
         missing=missing,
-        pictures=(*pictures, *([EDIT] if limit is not None else [])),
-        drawings=(*([CURVES] if curves is not None else []), *([HISTOGRAM] if scan.harmonized else [])),
-        planes=tuple(planes),
+        pictures=[*pictures, *([EDIT] if limit is not None else [])],
+        drawings=[*([CURVES] if curves is not None else []), *([HISTOGRAM] if scan.harmonized else [])],
+        planes=planes,
         oriented=bool(int(image.header["qform_code"]) or int(image.header["sform_code"])),
         edit_limit=limit,
         from_transform=scan.transform is not None,
         apart=apart,
-        voxels=shown.shape,
-        zooms=size,
+        voxels=list(shown.shape),
+        zooms=list(size),
     )
     # The last: figures without it are drawn again.
     write_json(scan.record, asdict(drawn))
@@ -293,9 +290,8 @@ def _overall(before: Volume, after: Volume, foreground: float) -> float:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, 50, ... per cent."""
-    decade = 10.0 ** math.floor(math.log10(max(value, 1.0)))
-    return next(step * decade for step in (1, 2, 5, 10) if step * decade >= value or step == 10)
+    """The next of `EDIT_LIMITS`, or the last."""
+    return next((limit for limit in EDIT_LIMITS if limit >= value), EDIT_LIMITS[-1])
 
 
 def _coloured_png(change: NDArray[np.float64], limit: float) -> bytes:
