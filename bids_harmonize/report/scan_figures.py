@@ -188,17 +188,17 @@ def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
     CannotCreate, InputOutputError
         A figure cannot be written.
     """
-    image, shown = _open(scan.image)
-    size = zooms(image)
+    image = open_image(scan.image)
+    shown, size = _canonical(image)
     tissue = tissue_mask(shown, size)
     planes = _planes(tissue, size)
     limit, curves, apart = None, None, dict[str, float]()
     if scan.harmonized:
-        before = None if original is None else _like(original, shown)
+        before = None if original is None else _like(original, shown.shape)
         pictures = _slices(scan, planes, before, shown)
         if before is not None:
             limit = _edit(scan, planes, before, shown)
-        curves = _tone_curves(scan, tissue, before, shown)
+        curves = _tone_curves(scan, image.affine, tissue, before, shown)
         apart = _histogram(scan, tissue, before, shown)
     else:
         pictures = _slices(scan, planes, shown, None)
@@ -225,18 +225,17 @@ def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
 # --- Slices -----------------------------------------------------------------------------------------------
 
 
-def _open(path: Path) -> tuple[Nifti1Image, Volume]:
-    """The image and its voxels, both with axes as near to right, anterior, superior as they can be."""
-    image = open_image(path)
+def _canonical(image: Nifti1Image) -> tuple[Volume, tuple[float, float, float]]:
+    """Voxels, and their size, with axes as near to right, anterior, superior as they can be."""
     voxels = as_magnitude(read_voxels(image))[0]
     canonical = nib.as_closest_canonical(Nifti1Image(voxels, image.affine, image.header))
-    return canonical, np.asarray(canonical.dataobj, dtype=np.float32)
+    return np.asarray(canonical.dataobj, dtype=np.float32), zooms(canonical)
 
 
-def _like(path: Path, shown: Volume) -> Volume:
-    voxels = _open(path)[1]
-    if voxels.shape != shown.shape:
-        raise BadData(f"{path} has {voxels.shape} voxels, its derivative {shown.shape}; harmonize it again")
+def _like(path: Path, shape: tuple[int, ...]) -> Volume:
+    voxels = _canonical(open_image(path))[0]
+    if voxels.shape != shape:
+        raise BadData(f"{path} has {voxels.shape} voxels, its derivative {shape}; harmonize it again")
     return voxels
 
 
@@ -322,18 +321,20 @@ def _write(path: Path, png: bytes) -> None:
 # --- Tone curves ------------------------------------------------------------------------------------------
 
 
-def _tone_curves(scan: Scan, tissue: Mask, before: Volume | None, after: Volume) -> ToneCurves | None:
+def _tone_curves(
+    scan: Scan, affine: NDArray[np.floating], tissue: Mask, before: Volume | None, after: Volume
+) -> ToneCurves | None:
     """The saved curves inside the head, else what the voxels tell; None if there is neither."""
     if scan.transform is not None:
-        return _curves_of_cells(Transform.load(scan.transform), scan.image, tissue)
+        return _curves_of_cells(Transform.load(scan.transform), affine, tissue)
     return (
         None if before is None else _curves_of_voxels(before[tissue], after[tissue], intensity_scale(before))
     )
 
 
-def _curves_of_cells(transform: Transform, path: Path, tissue: Mask) -> ToneCurves:
+def _curves_of_cells(transform: Transform, affine: NDArray[np.floating], tissue: Mask) -> ToneCurves:
     """Percentiles over the cells inside the head."""
-    orientation = nib.orientations.io_orientation(open_image(path).affine)
+    orientation = nib.orientations.io_orientation(affine)
     grid = nib.orientations.apply_orientation(transform.curves.permute(1, 2, 3, 0).numpy(), orientation)
     inside = _cell_means(tissue, grid.shape[:3]) > INSIDE
     # A thin or small object may fill no cell.

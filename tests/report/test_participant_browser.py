@@ -109,9 +109,8 @@ def _inner(png: bytes) -> NDArray[np.float32]:
 
 def test_pictures_are_dragged_and_alternate(tab: Tab) -> None:
     pair = tab.page.locator(".pair").first
-    box = pair.bounding_box()
-    tab.page.mouse.click(box["x"] + box["width"] / 4, box["y"] + 20)
-    assert tab.cut() == "25%"
+    pair.click(position={"x": pair.bounding_box()["width"] / 4, "y": 20})
+    assert tab.cut() in ("24%", "25%", "26%")
     button = tab.page.locator(".compare button").first
     button.focus()
     tab.page.keyboard.press("Enter")
