@@ -12,7 +12,7 @@ from bids_harmonize.errors import NothingSelected
 from bids_harmonize.learn import body_part_of, learn
 from bids_harmonize.model import Model
 from bids_harmonize.options import Options
-from bids_harmonize.participant import harmonize_runs
+from bids_harmonize.participant import harmonize_runs, report_on_people
 from bids_harmonize.report.results import write_group_tables
 from bids_harmonize.terminal import start_logging
 
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
 
 
 def _participant(options: Options) -> int:
-    return _group(options) if options.reports_only else harmonize_runs(options, _select(options))
+    return report_on_people(options) if options.reports_only else harmonize_runs(options, _select(options))
 
 
 def _group(options: Options) -> int:

@@ -23,11 +23,11 @@ OUT_OF_DISTRIBUTION = ("fail", "skip", "harmonize")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; ``argv`` defaults to the arguments of this process."""
-    return console.guard(PROGRAM, lambda: _run(sys.argv[1:] if argv is None else argv))
+    return console.guard(PROGRAM, lambda: _run(argv))
 
 
-def parse(argv: Sequence[str]) -> ImageOptions:
-    """Turn arguments into `ImageOptions`.
+def parse(argv: Sequence[str], *, program: str = PROGRAM) -> ImageOptions:
+    """Turn arguments, and the program's name as typed, into `ImageOptions`.
 
     Raises
     ------
@@ -54,6 +54,7 @@ def parse(argv: Sequence[str]) -> ImageOptions:
         save_transform=given.save_transform,
         force=given.force,
         verbosity=console.verbosity(given),
+        command=(program, *argv),
     )
 
 
@@ -81,8 +82,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _run(argv: Sequence[str]) -> int:
-    options = parse(argv)
+def _run(argv: Sequence[str] | None) -> int:
+    options = parse(sys.argv[1:], program=sys.argv[0]) if argv is None else parse(argv)
     from bids_harmonize.image_app import run
 
     return run(options)

@@ -23,6 +23,7 @@ from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.foreign import SCANS, fit_recognizer
 from bids_harmonize.heads import Head
 from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
+from bids_harmonize.intensities import ReferenceIntensities
 from bids_harmonize.model import Model, torch_device
 from bids_harmonize.network import CurveNetwork
 from bids_harmonize.pairs import (
@@ -134,6 +135,7 @@ def learn(
         "SimulatedHeads": sorted({head.name for head in heads}),
         "StartedFrom": None if start is None else _history(start),
         "Recognizer": recognizer,
+        "ReferenceIntensities": ReferenceIntensities.of_group(choice.group, LEVEL).card(),
     }
     weights = folder / f"{name}.safetensors"
     with write_atomically(weights) as temporary:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -279,6 +279,18 @@ def read_card(weights: Path) -> dict[str, Any]:
     if not isinstance(card["OutputScale"], dict) or "Unit" not in card["OutputScale"]:
         raise BadData(f"{path} is no model card: OutputScale must say what Unit is")
     return card
+
+
+def model_cards(models: Iterable[str | Path] = ()) -> dict[str, dict[str, Any]]:
+    """Cards of models, named as for `Model.load`, and of all bundled ones, by the SHA-256 of their weights.
+
+    Raises
+    ------
+    UsageError, NoInput, BadData
+        As `Model.load` does; the weights are not read.
+    """
+    cards = [read_card(_weights_path(model)) for model in (*models, *bundled_models())]
+    return {str(card["SHA256"]): card for card in reversed(cards)}
 
 
 def unchanged(image: Nifti1Image) -> Nifti1Image:

@@ -30,6 +30,8 @@ class ScanOptions:
         Seed of every random number.
     verbosity : int
         How often ``-v`` was given; -1 for ``-q``.
+    command : tuple of str
+        The command line as typed.
     """
 
     models: tuple[str, ...]
@@ -38,6 +40,7 @@ class ScanOptions:
     omp_nthreads: int
     save_transform: bool
     force: bool
+    command: tuple[str, ...]
     mem_bytes: int | None = None
     seed: int = 0
     verbosity: int = 0
@@ -75,8 +78,6 @@ class Options(ScanOptions):
         Number of training steps (level ``train``); None means the trainer's own.
     label_maps : Path or None
         Folder of label maps to simulate acquisitions from (level ``train``).
-    command : tuple of str
-        The command line as typed.
     """
 
     bids_dir: Path
@@ -97,7 +98,6 @@ class Options(ScanOptions):
     reference_size: int
     steps: int | None
     label_maps: Path | None
-    command: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import metadata as packages
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from bids_harmonize.bids import derivatives
+from bids_harmonize.bids.filters import labels
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
-from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError
-from bids_harmonize.model import Model, bundled_models
+from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError, NothingSelected
+from bids_harmonize.model import Model, bundled_models, model_cards
 from bids_harmonize.options import Options
+from bids_harmonize.report.page import drawing_in
+from bids_harmonize.report.participant import has_results, people, report_path, write_participant_report
 from bids_harmonize.scan import NoModel, Plan, Unlike, explained, model_for, process
 from bids_harmonize.terminal import STATUS, TRACE, time_left
 from bids_harmonize.version import version
@@ -36,6 +41,8 @@ class State(StrEnum):
     DONE_BEFORE = "done before"
     PASSED_OVER = "passed over"
     FAILED = "failed"
+    # Of a person, whose scans are done, and not the page about them.
+    UNREPORTED = "without report"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +68,38 @@ def harmonize_runs(options: Options, runs: Sequence[Run]) -> int:
         _tell(options, runs, models)
         return 0
     _prepare(options)
-    return _conclude(options, len(runs), list(_harmonize_all(options, runs, models)))
+    with drawing_in(options.output_dir):
+        outcomes = list(_harmonize_all(options, runs, models))
+    return _conclude(options, len(runs), outcomes)
+
+
+def report_on_people(options: Options) -> int:
+    """Write the pages of the people who have results, whose originals may be gone; return the exit code.
+
+    Raises
+    ------
+    NothingSelected
+        There are no results of those asked for.
+    """
+    derivatives.refuse_foreign(options.output_dir)
+    asked, excluded = (labels(given, "sub") for given in (options.participants, options.excluded))
+    there = people(options.output_dir)
+    wanted = [label for label in there if label in (asked or there) and label not in excluded]
+    if not wanted:
+        raise NothingSelected(
+            f"{options.output_dir} holds no results of the participants asked for; harmonize them first, "
+            "without --reports-only"
+        )
+    cards = model_cards(options.models)
+    if options.dry_run:
+        print(*(report_path(options.output_dir, label) for label in wanted), sep="\n")
+        return 0
+    derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
+    with drawing_in(options.output_dir):
+        failures = [failure for label in wanted if (failure := _report(options, label, cards))]
+    if options.verbosity >= 0:
+        print(f"{len(wanted) - len(failures)} of {len(wanted)} reports are in {options.output_dir}")
+    return max((failure.exit_code for failure in failures), default=0)
 
 
 def _prepare(options: Options) -> None:
@@ -117,6 +155,9 @@ def _tell(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Non
             print(f"{run.relative} would fail: {error}")
         else:
             _tell_plan(options, plan)
+    print("a report of each person who has results then, with figures where missing or out of date:")
+    for subject in dict.fromkeys(run.subject for run in runs):
+        print(f"    {report_path(options.output_dir, subject)}")
 
 
 def _tell_plan(options: Options, plan: Plan) -> None:
@@ -132,20 +173,27 @@ def _tell_plan(options: Options, plan: Plan) -> None:
 
 def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Outcome]:
     conflicting = conflicts(runs)
+    cards = {model.sha256: model.card for model in reversed(models)}
     seconds: list[float] = []
     try:
-        for number, run in enumerate(runs, start=1):
-            place, left = f"{number} of {len(runs)}", time_left(seconds, len(runs) - number + 1)
-            log.info("%s%s: %s", place, left, run.relative, extra=STATUS)
-            outcome = _timed(options, run, models, conflicting)
-            level = logging.ERROR if outcome.state is State.FAILED else logging.INFO
-            log.log(level, "%s, %.1f s: %s", place, outcome.seconds, outcome.sentence)
-            yield outcome
-            if outcome.state is State.FAILED and options.stop_on_first_crash:
+        for _, own in groupby(enumerate(runs, start=1), key=lambda numbered: numbered[1].subject):
+            stopped = False
+            for number, run in own:
+                place, left = f"{number} of {len(runs)}", time_left(seconds, len(runs) - number + 1)
+                log.info("%s%s: %s", place, left, run.relative, extra=STATUS)
+                outcome = _timed(options, run, models, conflicting)
+                level = logging.ERROR if outcome.state is State.FAILED else logging.INFO
+                log.log(level, "%s, %.1f s: %s", place, outcome.seconds, outcome.sentence)
+                yield outcome
+                if stopped := outcome.state is State.FAILED and options.stop_on_first_crash:
+                    break
+                # The others take next to no time, and would make the estimate too short.
+                if outcome.state in (State.HARMONIZED, State.UNHARMONIZED):
+                    seconds.append(outcome.seconds)
+            if unreported := _report(options, run.subject, cards):
+                yield unreported
+            if stopped:
                 return
-            # The others take next to no time, and would make the estimate too short.
-            if outcome.state in (State.HARMONIZED, State.UNHARMONIZED):
-                seconds.append(outcome.seconds)
     finally:
         log.info("", extra=STATUS)
 
@@ -154,6 +202,22 @@ def _timed(options: Options, run: Run, models: Sequence[Model], conflicting: Map
     start = time.monotonic()
     outcome = _attempt(options, run, models, conflicting)
     return replace(outcome, seconds=time.monotonic() - start)
+
+
+def _report(options: Options, label: str, cards: Mapping[str, Mapping[str, Any]]) -> Outcome | None:
+    """Write the page about a person, if there are results; None if nothing went wrong."""
+    try:
+        if has_results(options.output_dir, label):
+            write_participant_report(options.output_dir, label, options.bids_dir, cards)
+        return None
+    except HarmonizeError as error:
+        said, code = str(error), error.exit_code
+    except Exception as error:
+        said, code = f"{type(error).__name__}: {error}; please report it", BadData.exit_code
+        log.debug("the report failed", exc_info=True)
+    sentence = f"{report_path(options.output_dir, label)} was not written: {said}"
+    log.error(sentence)
+    return Outcome(state=State.UNREPORTED, sentence=sentence, exit_code=code)
 
 
 def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Outcome:
@@ -201,7 +265,7 @@ def _conclude(options: Options, count: int, outcomes: Sequence[Outcome]) -> int:
 
 
 def _failures(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    failed = [outcome for outcome in outcomes if outcome.state is State.FAILED]
+    failed = [outcome for outcome in outcomes if outcome.exit_code]
     if failed:
         yield "failed:"
     for outcome in failed:
@@ -212,7 +276,9 @@ def _failures(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 def _table(count: int, outcomes: Sequence[Outcome]) -> Iterator[str]:
     """A line for every state: how many runs, and how many seconds they took."""
+    runs = [outcome for outcome in outcomes if outcome.state is not State.UNREPORTED]
     for state in State:
         seconds = [outcome.seconds for outcome in outcomes if outcome.state is state]
-        yield f"{len(seconds):6d} {state:<17} {sum(seconds):9.1f} s"
-    yield f"{count - len(outcomes):6d} not started"
+        if seconds or state is not State.UNREPORTED:
+            yield f"{len(seconds):6d} {state:<17} {sum(seconds):9.1f} s"
+    yield f"{count - len(runs):6d} not started"

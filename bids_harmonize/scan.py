@@ -217,6 +217,7 @@ def _record(plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str
     asked = {"Device": options.device, "Models": list(options.models)}
     return {
         "Version": version(),
+        "Command": list(options.command),
         "Model": model.name,
         "ModelSHA256": model.sha256,
         "InputSHA256": plan.input_sha256,

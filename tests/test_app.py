@@ -393,7 +393,7 @@ def test_two_runs_give_the_same_bytes(raw: Path, out: Path, tmp_path: Path) -> N
             first, second = (json.loads((folder / name).read_text()) for folder in (out, again))
             for sidecar in (first, second):
                 # In a process of its own the program tells that toys are no heads.
-                for key in ("ElapsedSeconds", "OutOfDistribution", "OptionsSHA256", "Warnings"):
+                for key in ("Command", "ElapsedSeconds", "OutOfDistribution", "OptionsSHA256", "Warnings"):
                     sidecar["BidsHarmonize"].pop(key)
             assert first == second
         else:
@@ -702,7 +702,7 @@ def test_a_full_disk_is_74_and_leaves_nothing_half_written(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert result.code == 74
-    (line,) = (line for line in result.err.splitlines() if "could not be written" in line)
+    (line,) = (line for line in result.err.splitlines() if "_T1w" in line and "could not be written" in line)
     assert "sub-01" in line
     assert scan_files(output) == expected_files("sub-02_T1w.nii.gz", curves=bool(arguments))
 
@@ -850,12 +850,11 @@ def test_two_processes_may_share_the_output(raw: Path, tmp_path: Path) -> None:
 # Tables of the group
 
 
-@pytest.mark.parametrize("call", [["group"], ["participant", "--reports-only"]])
-def test_tables_list_what_the_sidecars_say(raw: Path, out: Path, tmp_path: Path, call: list[str]) -> None:
+def test_tables_list_what_the_sidecars_say(raw: Path, out: Path, tmp_path: Path) -> None:
     copy = tmp_path / "out"
     shutil.copytree(out, copy)
     before = snapshot(copy)
-    result = harmonize(raw, copy, *call)
+    result = harmonize(raw, copy, "group")
     assert result.code == 0
     added = {f"group_{suffix}.{ending}" for suffix in ("T1w", "T2w") for ending in ("tsv", "json")}
     after = snapshot(copy)

@@ -21,6 +21,7 @@ from bids_harmonize import training
 from bids_harmonize.bids.selection import Filters, Run, select_runs
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.image import intensity_scale
+from bids_harmonize.intensities import ReferenceIntensities
 from bids_harmonize.learn import body_part_of, learn, model_name, read_heads
 from bids_harmonize.model import Model
 from bids_harmonize.pairs import WITHOUT_BRAIN, Recipe
@@ -123,6 +124,8 @@ def test_card_says_what_the_model_was_made_of(heads_model: Path, dataset: Path) 
     assert (card["Name"], card["Modality"]) == ("T2w-head", "T2w")
     assert {"HEAD", "BRAIN"} <= set(card["BodyParts"])
     assert card["SimulatedHeads"] == ["sub-0", "sub-1"]
+    # The group's white matter is 1000, and the brightest of tissue is near.
+    assert 1000 < ReferenceIntensities.of_card(card["ReferenceIntensities"]).top < 20_000
     assert card["StartedFrom"] is None
     assert card["Schedule"]["patience"] == level.PATIENCE
     assert card["Schedule"]["learning_rate"] == level.FIRST_RATE

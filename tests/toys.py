@@ -211,8 +211,14 @@ DATASET_FILES = {"dataset_description.json", "README", ".bidsignore"}
 
 
 def scan_files(output_dir: Path) -> set[str]:
-    """Every file of the output but those of the dataset as a whole and the logs."""
-    return {name for name in files(output_dir) - DATASET_FILES if not name.startswith("logs/")}
+    """Every file of the output but those of the dataset as a whole, the logs and the reports."""
+    return {
+        name for name in files(output_dir) - DATASET_FILES if not (name.startswith("logs/") or _report(name))
+    }
+
+
+def _report(name: str) -> bool:
+    return "/figures/" in name or ("/" not in name and name.endswith(".html"))
 
 
 def expected_files(*names: str, curves: bool = False) -> set[str]:

@@ -33,8 +33,8 @@ the reference group's white matter is 1000. The values are 32-bit floating point
 background stays background.
 
 Files: sub-*/[ses-*/]anat/*_desc-harmonized_*.nii.gz are the images. The JSON file beside each says how it was
-made (BidsHarmonize) and from what (Sources). logs/ holds the commands that were run, and reports of scans
-that failed.
+made (BidsHarmonize) and from what (Sources). sub-*.html shows what was done to the scans of a person, with
+the figures in sub-*/figures. logs/ holds the commands that were run, and reports of scans that failed.
 """
 
 
