@@ -1,7 +1,7 @@
 """Where the anatomy lies that a reference group is judged and weighed by: brain, white matter, tissue.
 
 By thresholds and distances alone, a few mm exact: good enough to weigh a loss, to imitate skull-stripping, to
-find a level and to measure quality. Used in training only.
+find a level, to measure quality and to compare sites. Harmonizing needs none of it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ Volume = NDArray[np.float32]
 OPENING_MM = 5.0
 # Of brain and what the mask leaves in or out; a larger one holds scalp, a smaller one is a piece.
 BRAIN_MILLILITRES = (600, 2200)
+# Of a mask that holds neck or scalp, tried one after the other.
+LARGEST_BRAIN_ML = 1800
+WIDER_OPENINGS_MM = (8.0, 11.0, 14.0, 17.0)
 # Air around a whole head is noise, seldom 0; around a skull-stripped brain it is 0 everywhere.
 STRIPPED_SHARE = 0.6
 # Of the bright tissue. Otsu's threshold would part fat from muscle where there is little air, as in a pelvis.
@@ -33,12 +36,22 @@ LEAST_VOXELS = 100
 THICK = 1.5
 
 
+def head_mask(volume: Volume) -> Mask:
+    """What is brighter than a tenth of the bright value, of several pieces the largest, its holes filled."""
+    return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0.1 * intensity_scale(volume))), dtype=bool)
+
+
+def is_stripped(volume: Volume) -> bool:
+    """Whether nothing but a brain is left of a head."""
+    return bool(np.mean(volume == 0) > STRIPPED_SHARE)
+
+
 def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
     """The brain of a head scan, by threshold, opening and the largest component; a few mm exact.
 
     Good enough to weigh a loss, to imitate skull-stripping and to find white matter.
     """
-    if np.mean(volume == 0) > STRIPPED_SHARE:
+    if is_stripped(volume):
         return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0)), dtype=bool)
     smooth = ndimage.gaussian_filter(volume, [0.8 / zoom for zoom in zooms])
     head = smooth > otsu(smooth[smooth > 0])
@@ -48,6 +61,16 @@ def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
     closed = ndimage.distance_transform_edt(~(near & head), sampling=zooms) <= OPENING_MM
     inside = ndimage.distance_transform_edt(closed, sampling=zooms) > OPENING_MM
     return np.asarray(ndimage.binary_fill_holes(inside | (near & head)), dtype=bool)
+
+
+def automatic_brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
+    """The brain; a mask that holds too much to be one is opened until it does not."""
+    brain = brain_mask(volume, zooms)
+    for opening in WIDER_OPENINGS_MM:
+        if np.count_nonzero(brain) * np.prod(zooms) / 1000 <= LARGEST_BRAIN_ML:
+            break
+        brain = _opened(brain, zooms, opening)
+    return brain
 
 
 def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
@@ -65,17 +88,29 @@ def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
 
 
 def white_and_grey(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask]:
-    """White and grey matter, where white is the brightest (T1w) or darkest (T2w) of the brain's tissues.
+    """White and grey matter, as `tissues` finds them."""
+    return tissues(volume, brain, bright=bright)[:2]
 
-    Three classes by k-means on the intensities inside the brain, without the 2 % darkest and 1 % brightest.
+
+def tissues(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask, Mask]:
+    """White matter, grey matter and fluid of a brain.
+
+    White is the brightest (T1w) or darkest (T2w), fluid the other end. Three classes by k-means on the
+    intensities inside the brain, without the 2 % darkest and 1 % brightest. Where the mask has cut away most
+    of the fluid, its class holds the grey matter next to it.
     """
     values = np.sort(volume[brain].astype(np.float64))
     if values.size < LEAST_VOXELS:
         raise BadData("no brain was found")
     values = values[int(0.02 * values.size) : int(0.99 * values.size)]
     dark, light = _thresholds(values)
-    white = (light, values[-1]) if bright else (values[0], dark)
-    return _between(volume, brain, *white), _between(volume, brain, dark, light)
+    low, high = (values[0], dark), (light, values[-1])
+    white, fluid = (high, low) if bright else (low, high)
+    return (
+        _between(volume, brain, *white),
+        _between(volume, brain, dark, light),
+        _between(volume, brain, *fluid),
+    )
 
 
 def tissue_mask(volume: Volume, zooms: Sequence[float], blur_mm: float = BLUR_MM) -> Mask:
@@ -132,6 +167,11 @@ def _thresholds(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _between(volume: Volume, region: Mask, low: float, high: float) -> Mask:
     return np.asarray(region & (volume >= low) & (volume <= high), dtype=bool)
+
+
+def _opened(mask: Mask, zooms: Sequence[float], width: float) -> Mask:
+    core = _largest(ndimage.distance_transform_edt(mask, sampling=zooms) > width)
+    return mask & (ndimage.distance_transform_edt(~core, sampling=zooms) <= width)
 
 
 def _largest(mask: Mask) -> Mask:
