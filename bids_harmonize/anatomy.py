@@ -36,9 +36,13 @@ LEAST_VOXELS = 100
 THICK = 1.5
 
 
-def head_mask(volume: Volume) -> Mask:
-    """What is brighter than a tenth of the bright value, of several pieces the largest, its holes filled."""
-    return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0.1 * intensity_scale(volume))), dtype=bool)
+def head_mask(volume: Volume, scale: float | None = None) -> Mask:
+    """What is brighter than a tenth of the bright value, of several pieces the largest, its holes filled.
+
+    Empty where nothing is as bright as that; `scale` is the bright value, if it is known.
+    """
+    bright = intensity_scale(volume) if scale is None else scale
+    return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0.1 * bright)), dtype=bool)
 
 
 def is_stripped(volume: Volume) -> bool:
@@ -145,6 +149,9 @@ def otsu(values: NDArray[np.float32]) -> float:
     above = below[-1] - below
     moment = np.cumsum(counts * centres)
     valid = (below > 0) & (above > 0)
+    if not np.any(valid):
+        # One class, and all of it above.
+        return 0.0
     low = moment[valid] / below[valid]
     high = (moment[-1] - moment[valid]) / above[valid]
     return float(centres[valid][np.argmax(below[valid] * above[valid] * (high - low) ** 2)])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import torch
 from nibabel.nifti1 import Nifti1Image
 
@@ -24,10 +25,12 @@ from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
 from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError
-from bids_harmonize.image import open_image
+from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
+from bids_harmonize.intensities import describe_intensities
 from bids_harmonize.model import Harmonized, Model, Transform, bundled_models, unchanged
 from bids_harmonize.options import Options
 from bids_harmonize.recognition import Recognition
+from bids_harmonize.reference import HEADS
 from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")
@@ -248,11 +251,18 @@ def _process(options: Options, plan: Plan) -> Outcome:
     if unlike and options.out_of_distribution == "fail":
         raise BadData(f"{plan.run.path}: {unlike}; leave it out, or choose another --out-of-distribution")
     if unlike and options.out_of_distribution == "skip":
-        record = _record(options, plan, result, [unlike]) | {"Harmonized": False, "OutputScale": None}
+        record = _record(options, plan, result, [unlike]) | {
+            "Harmonized": False,
+            "OutputScale": None,
+            "Intensities": _intensities(plan, image, result, harmonized=False),
+        }
         _write(plan, plan.unharmonized, unchanged(image), record, start)
         return Outcome(run=plan.run, state=UNHARMONIZED, sentence=f"{plan.run.relative} is {UNHARMONIZED}")
     warnings = ([unlike] if unlike else []) + _warnings(image, result.summary)
-    record = _record(options, plan, result, warnings) | {"Edit": result.summary}
+    record = _record(options, plan, result, warnings) | {
+        "Edit": result.summary,
+        "Intensities": _intensities(plan, image, result, harmonized=True),
+    }
     transform = result.transform if options.save_transform else None
     _write(plan, plan.output, result.image, record, start, transform)
     return Outcome(run=plan.run, state="done", sentence=f"{plan.run.relative} is harmonized")
@@ -307,6 +317,20 @@ def _record(options: Options, plan: Plan, result: Harmonized, warnings: Sequence
         "OutOfDistribution": _told(result.recognition),
         "Warnings": list(warnings),
     }
+
+
+def _intensities(plan: Plan, image: Nifti1Image, result: Harmonized, *, harmonized: bool) -> dict[str, Any]:
+    """What the group level compares sites by."""
+    # Read again: kept beside all that harmonizing needs, the scan would raise the peak of memory.
+    before = as_magnitude(read_voxels(image))[0]
+    return describe_intensities(
+        before,
+        np.asarray(result.image.dataobj).reshape(before.shape) if harmonized else None,
+        result.transform.scale,
+        zooms(image),
+        modality=plan.run.modality,
+        head=bool(HEADS & set(plan.model.card["BodyParts"])),
+    )
 
 
 def _check_memory(image: Nifti1Image, path: Path, limit: int | None) -> None:
