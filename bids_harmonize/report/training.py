@@ -5,23 +5,38 @@ The page needs nothing but itself: pictures and curves are part of it.
 
 from __future__ import annotations
 
-import base64
 import io
 import shlex
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bids_harmonize.anatomy import Mask, Volume, slice_axis
 from bids_harmonize.bids.atomic import write_text
 from bids_harmonize.metrics import agreement_db
 from bids_harmonize.quality import in_digits
 from bids_harmonize.reference import HEADS, Choice
+from bids_harmonize.report.page import (
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    SPACE,
+    count,
+    embedded,
+    grey_png,
+    listed,
+    page,
+    paragraph,
+    plain_axes,
+    section,
+    svg,
+    table,
+)
 from bids_harmonize.report.reference_group import BRIGHTEST, contact_sheet
 from bids_harmonize.training import UNCHANGED
 
@@ -64,60 +79,18 @@ SCHEDULE = {
     "smoothness": "Weight of the smoothness of curves in space",
     "average": "Share of the averaged weights that a step keeps",
 }
-# Between a number and its unit.
-SPACE = "\N{NO-BREAK SPACE}"
 # More would make a page that no browser shows; the file beside it has all.
 MOST_ROWS = 40
 # Inches; text that is still read on a phone's width.
 CURVES_WIDTH, PANEL_HEIGHT = 5.0, 2.1
-# Colours of Okabe and Ito's palette (2008), told apart with any kind of colour vision; the page has its own
-# shades of them for light and dark.
-INK, FAINT, BLUE, ORANGE = "#010203", "#040506", "#0072b2", "#d55e00"
-SHADES = {INK: "var(--ink)", FAINT: "var(--faint)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #111827; --faint: #4b5563; --paper: #ffffff; --panel: #f3f4f6;
-  --line: #d1d5db; --blue: #0072b2; --orange: #b84f00; }
-@media screen and (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --faint: #a8b0bd; --paper: #11151c;
-  --panel: #1c222c; --line: #374151; --blue: #56b4e9; --orange: #f0a04b; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif;
-  overflow-wrap: anywhere; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .25rem; }
-h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.5rem 0 .5rem; }
-p { margin: .5rem 0; max-width: 44rem; }
-.faint, figcaption, small { color: var(--faint); }
-.lead { font-size: 1.1rem; }
-.warning { border-left: .3rem solid var(--orange); background: var(--panel); padding: .6rem .9rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .75rem;
-  margin: 1rem 0; }
-.tiles div { background: var(--panel); border-radius: .4rem; padding: .75rem .9rem; }
-.tiles b { display: block; font-size: 1.6rem; line-height: 1.3; }
 .tiles .model b { color: var(--blue); }
-pre { background: var(--panel); border-radius: .4rem; padding: .75rem .9rem; white-space: pre-wrap;
-  font-size: .9rem; }
-figure { margin: 1rem 0; }
-figcaption { font-size: .9rem; }
-.curves svg { width: 100%; height: auto; max-width: 42rem; display: block; }
 .triple { display: grid; grid-template-columns: repeat(3, 1fr); gap: .4rem; max-width: 44rem; }
 .triple b { display: block; }
 .triple img { width: 100%; display: block; background: #000; }
-.wide { overflow-x: auto; }
 .sheet { min-width: 50rem; width: 100%; display: block; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0;
-  border-bottom: 1px solid var(--line); }
-thead th { color: var(--faint); font-weight: 600; }
-th { overflow-wrap: normal; }
-td { min-width: 7rem; }
-.whole { min-width: 0; white-space: nowrap; font-variant-numeric: tabular-nums; }
-dt { font-weight: 600; margin-top: .6rem; }
-dd { margin: 0; max-width: 44rem; }
-li { margin: .3rem 0; max-width: 44rem; }
-@media print { :root { color-scheme: light; } body { font-size: 10pt; } main { max-width: none; padding: 0; }
-  h2 { break-after: avoid; } figure, .tiles, tr, .warning { break-inside: avoid; }
-  .wide { overflow: visible; } .sheet { min-width: 0; width: auto; max-width: 100%; max-height: 24cm; } }
+@media print { .sheet { min-width: 0; width: auto; max-width: 100%; max-height: 24cm; } }
 """
 
 
@@ -177,29 +150,23 @@ def write_training_report(
 
 
 def _page(name: str, card: Mapping[str, Any], choice: Choice, shown: Sequence[Shown]) -> str:
-    title = escape(f"Model for {_scans(card)}")
+    title = f"Model for {_scans(card)}"
     parts = [
-        f"<header><h1>{title}</h1>",
-        _paragraph(f"Training report, {card['Created']}, bids-harmonize {card['Version']}", "faint"),
+        f"<header><h1>{escape(title)}</h1>",
+        paragraph(f"Training report, {card['Created']}, bids-harmonize {card['Version']}", "faint"),
         _what(card),
         "</header>",
-        _section("How good it is", _how_good(card)),
-        _section("How to use it", _how_to_use(name, card)),
-        _section("How it learned", _how_it_learned(card)),
-        _section("What it does, in pictures", _pictures(shown, card)),
-        _section("Who is in the reference group, and why", _group(choice, name)),
-        _section("By what the scans were altered", _alterations(card)),
-        _section("Settings, machine, versions", _settings(card)),
-        _section("Known limits", _limits(card)),
-        _section("Words used here", _words(card)),
+        section("How good it is", _how_good(card)),
+        section("How to use it", _how_to_use(name, card)),
+        section("How it learned", _how_it_learned(card)),
+        section("What it does, in pictures", _pictures(shown, card)),
+        section("Who is in the reference group, and why", _group(choice, name)),
+        section("By what the scans were altered", _alterations(card)),
+        section("Settings, machine, versions", _settings(card)),
+        section("Known limits", _limits(card)),
+        section("Words used here", _words(card)),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return page(title, parts, style=STYLE)
 
 
 # --- What, how good, how to use ---------------------------------------------------------------------------
@@ -207,23 +174,21 @@ def _page(name: str, card: Mapping[str, Any], choice: Choice, shown: Sequence[Sh
 
 def _what(card: Mapping[str, Any]) -> str:
     data = card["Data"]
-    group = _count(len(data["ReferenceGroup"]), "scan")
+    group = count(len(data["ReferenceGroup"]), "scan")
     told = (
         f"This model gives {_scans(card)} from other scanners and protocols the intensities of a reference "
         f"group: {group} of the dataset “{data.get('Name', 'without a name')}” "
         f"(licence: {data.get('License') or 'not stated'}). It changes how bright tissues are, not where "
         "they are."
     )
-    return _paragraph(told, "lead") + _paragraph(
-        f"Unit of its outputs: {card['OutputScale']['Description']}."
-    )
+    return paragraph(told, "lead") + paragraph(f"Unit of its outputs: {card['OutputScale']['Description']}.")
 
 
 def _how_good(card: Mapping[str, Any]) -> str:
     if not card["Figures"]:
         return _not_measured(len(card["Data"]["ReferenceGroup"]))
     before, altered, unaltered = (card["Figures"][key] for key in (BEFORE, ALTERED, UNALTERED))
-    left_out = _count(len(card["Data"]["LeftOut"]), "scan")
+    left_out = count(len(card["Data"]["LeftOut"]), "scan")
     where = _region(card)
     told = (
         f"Measured on {left_out} left out of the training. Altered at random and brought to the overall "
@@ -244,22 +209,22 @@ def _how_good(card: Mapping[str, Any]) -> str:
     more = "Agreement with the original, in decibel (dB): more is better; 6 dB more is half the difference."
     return "".join(
         [
-            _paragraph(told),
+            paragraph(told),
             f'<div class="tiles">{boxes}</div>',
-            _paragraph(more, "faint"),
-            *(_paragraph(text, "warning") for text in _warnings(card)),
+            paragraph(more, "faint"),
+            *(paragraph(text, "warning") for text in _warnings(card)),
         ]
     )
 
 
 def _not_measured(scans: int) -> str:
     told = (
-        f"How good this model is, is not known: all {_count(scans, 'scan')} are in the reference group and "
+        f"How good this model is, is not known: all {count(scans, 'scan')} are in the reference group and "
         "nobody was left out, so there was no scan to measure it on that it had not learned from. To have it "
         "measured, train on more scans than --reference-size asks for, or with a smaller --reference-size; "
         "those beyond it are left out, to measure the model and to tell when to stop."
     )
-    return _paragraph(told, "warning")
+    return paragraph(told, "warning")
 
 
 def _warnings(card: Mapping[str, Any]) -> list[str]:
@@ -301,9 +266,9 @@ def _how_to_use(name: str, card: Mapping[str, Any]) -> str:
         "that the model was trained on."
     )
     return "".join(
-        f"{_paragraph(where, 'faint')}<pre><code>{escape(command)}</code></pre>"
+        f"{paragraph(where, 'faint')}<pre><code>{escape(command)}</code></pre>"
         for where, command in commands.items()
-    ) + _paragraph(told)
+    ) + paragraph(told)
 
 
 # --- How it learned ---------------------------------------------------------------------------------------
@@ -321,8 +286,8 @@ def _how_it_learned(card: Mapping[str, Any]) -> str:
     described += f"; weights of step {kept['Step']} kept."
     caption += " The vertical line marks the checkpoint whose weights were kept."
     return (
-        _paragraph(told)
-        + f'<figure class="curves">{_svg(_curves(history, kept), described)}'
+        paragraph(told)
+        + f'<figure class="curves">{svg(_curves(history, kept), described)}'
         + f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -344,7 +309,7 @@ def _stopping(card: Mapping[str, Any], kept: int) -> str:
     if steps < schedule["steps"]:
         return (
             f"Stopped after {steps} of at most {schedule['steps']} steps, {took}: the last "
-            f"{_count(schedule['patience'], 'checkpoint')} brought the scans left out no nearer to "
+            f"{count(schedule['patience'], 'checkpoint')} brought the scans left out no nearer to "
             f"themselves. The weights of step {kept}, the best, were kept."
         )
     best = f"The weights of step {kept}, the best on the scans left out, were kept."
@@ -353,6 +318,7 @@ def _stopping(card: Mapping[str, Any], kept: int) -> str:
 
 def _curves(history: Sequence[Mapping[str, float]], kept: Mapping[str, float]) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     measured = ALTERED in history[0]
     panels = 2 if measured else 1
@@ -360,7 +326,8 @@ def _curves(history: Sequence[Mapping[str, float]], kept: Mapping[str, float]) -
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     for panel in axes:
         panel.axvline(kept["Step"], color=INK, linewidth=1, linestyle=(0, (2, 2)))
-        _plain(panel)
+        plain_axes(panel)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     _line(axes[0], history, "Loss", INK, "o")
     axes[0].set_ylabel("loss", color=INK, size=9)
     axes[0].set_ylim(bottom=0)
@@ -403,28 +370,6 @@ def _line(
     panel.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.5, label=label)
 
 
-def _plain(panel: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.spines[["left", "bottom"]].set_color(FAINT)
-    panel.tick_params(colors=FAINT, labelcolor=INK, labelsize=8.5)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _svg(figure: Figure, described: str) -> str:
-    """The figure as part of the page, in its colours."""
-    from matplotlib import rc_context
-
-    file = io.StringIO()
-    with rc_context({"svg.hashsalt": described}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    for colour, shade in SHADES.items():
-        text = text.replace(colour, shade)
-    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(described)}"', 1)
-
-
 # --- Pictures ---------------------------------------------------------------------------------------------
 
 
@@ -437,7 +382,7 @@ def _pictures(shown: Sequence[Shown], card: Mapping[str, Any]) -> str:
         "the original; the altered scan is shown at the original's overall brightness. Left and right may be "
         f"exchanged, as in training. Figures: agreement with the original in the {_region(card)}."
     )
-    return _paragraph(told) + "".join(_triple(pair, pair.name in left_out) for pair in shown)
+    return paragraph(told) + "".join(_triple(pair, pair.name in left_out) for pair in shown)
 
 
 def _triple(pair: Shown, left_out: bool) -> str:
@@ -474,18 +419,9 @@ def _plane(volume: Volume, pair: Shown) -> tuple[Volume, float]:
     return plane, across / upwards
 
 
-def _picture(plane: tuple[NDArray[np.float32], float], window: float, described: str) -> str:
-    from matplotlib.image import imsave
-
+def _picture(plane: tuple[Volume, float], window: float, described: str) -> str:
     values, ratio = plane
-    file = io.BytesIO()
-    imsave(file, values.T, cmap="gray", vmin=0, vmax=window, origin="lower", format="png")
-    return _image(file.getvalue(), described, f'style="aspect-ratio: {ratio:.4f}"')
-
-
-def _image(png: bytes, described: str, attributes: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
-    return f'<img {attributes} alt="{escape(described)}" src="data:image/png;base64,{data}">'
+    return embedded(grey_png(values, window), described, f'style="aspect-ratio: {ratio:.4f}"')
 
 
 # --- Who, by what, with what ------------------------------------------------------------------------------
@@ -493,7 +429,7 @@ def _image(png: bytes, described: str, attributes: str) -> str:
 
 def _group(choice: Choice, name: str) -> str:
     told = (
-        f"{_count(len(choice.group), 'scan')} in the group, {len(choice.left_out) or 'nobody'} left out. "
+        f"{count(len(choice.group), 'scan')} in the group, {len(choice.left_out) or 'nobody'} left out. "
         "Candidates are judged by two things: the quality of the scan (noise, contrast, ghosts, shading) and "
         "the likeness of its intensities to the others'. Score: the sum of both, in robust standard "
         "deviations; the scan with the lowest left, again and again, until the group had its size. Level: "
@@ -503,11 +439,11 @@ def _group(choice: Choice, name: str) -> str:
     first = replace(choice, verdicts=choice.verdicts[:MOST_ROWS])
     file = io.BytesIO()
     contact_sheet(first, name).savefig(file, format="png")
-    picture = _image(file.getvalue(), "Three slices and the measures of each candidate", 'class="sheet"')
+    picture = embedded(file.getvalue(), "Three slices and the measures of each candidate", 'class="sheet"')
     rest = f"The best {MOST_ROWS} are shown; " if len(choice.verdicts) > MOST_ROWS else ""
     files = f"{rest}all figures are in {sheet}.tsv, their meaning is in {sheet}.json, both beside this page."
     return (
-        _paragraph(told)
+        paragraph(told)
         + f'<figure><div class="wide">{picture}</div>'
         + f"<figcaption>{escape(files[0].upper() + files[1:])}</figcaption></figure>"
         + _verdicts(choice)
@@ -526,7 +462,7 @@ def _verdicts(choice: Choice) -> str:
         )
         for one in choice.verdicts
     ]
-    return _table(("Rank", "Scan", "Group", "Why", "Score", "Level"), rows, whole={0, 1, 2, 4, 5})
+    return table(("Rank", "Scan", "Group", "Why", "Score", "Level"), rows, whole={0, 1, 2, 4, 5})
 
 
 def _alterations(card: Mapping[str, Any]) -> str:
@@ -541,7 +477,7 @@ def _alterations(card: Mapping[str, Any]) -> str:
     if heads := card.get("SimulatedHeads"):
         told += (
             f" {_share(recipe['simulated'])} of the pairs are simulated from "
-            f"{_count(len(heads), 'label map')} ({', '.join(heads)}): signal equations give both the altered "
+            f"{count(len(heads), 'label map')} ({', '.join(heads)}): signal equations give both the altered "
             "contrast and the group's."
         )
     parameters = recipe["Parameters"]
@@ -550,7 +486,7 @@ def _alterations(card: Mapping[str, Any]) -> str:
         for family, share in sorted(recipe["frequencies"].items(), key=lambda item: -item[1])
         if share > 0
     ]
-    return _paragraph(told) + _table(("Alteration", "How often", "How much"), rows, whole={1})
+    return paragraph(told) + table(("Alteration", "How often", "How much"), rows, whole={1})
 
 
 def _settings(card: Mapping[str, Any]) -> str:
@@ -565,12 +501,12 @@ def _settings(card: Mapping[str, Any]) -> str:
         ("Started from", _start(card.get("StartedFrom"))),
         ("Dataset", data.get("Name", "")),
         ("Licence of the dataset", data.get("License", "")),
-        ("Its authors", _listed(data.get("Authors"))),
+        ("Its authors", listed(data.get("Authors"))),
         ("Its DOI", data.get("DatasetDOI", "")),
-        ("Its references", _listed(data.get("ReferencesAndLinks"))),
+        ("Its references", listed(data.get("ReferencesAndLinks"))),
         ("SHA-256 of the weights", card.get("SHA256", "")),
     ]
-    return _table(("Setting", "Value"), [row for row in rows if row[1]])
+    return table(("Setting", "Value"), [row for row in rows if row[1]])
 
 
 def _start(model: Mapping[str, Any] | None) -> str:
@@ -593,7 +529,7 @@ def _limits(card: Mapping[str, Any]) -> str:
         limits[2:2] = [
             "The figures above are of alterations of the kinds met in training. How well scans of a real "
             "second scanner agree afterwards, they do not tell.",
-            f"They rest on {_count(len(card['Data']['LeftOut']), 'scan')} that came last in the choice of "
+            f"They rest on {count(len(card['Data']['LeftOut']), 'scan')} that came last in the choice of "
             "the group, which is no random sample.",
         ]
         if card["Schedule"]["patience"] is not None:
@@ -623,26 +559,6 @@ def _words(card: Mapping[str, Any]) -> str:
 # --- Pieces -----------------------------------------------------------------------------------------------
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def _paragraph(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], whole: Container[int] = ()) -> str:
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    body = "".join(
-        f"<tr>{''.join(_cell(text, n in whole) for n, text in enumerate(row))}</tr>" for row in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(text: str, whole: bool) -> str:
-    return f'<td class="whole">{escape(text)}</td>' if whole else f"<td>{escape(text)}</td>"
-
-
 def _scans(card: Mapping[str, Any]) -> str:
     return f"{card['Modality']} scans of the {card['BodyParts'][0].lower()}"
 
@@ -650,14 +566,6 @@ def _scans(card: Mapping[str, Any]) -> str:
 def _region(card: Mapping[str, Any]) -> str:
     """Where a model of this body part is measured."""
     return "brain" if HEADS & set(card["BodyParts"]) else "middle of the field of view"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _listed(value: Any) -> str:
-    return "; ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
 def _decibel(value: float) -> str:

@@ -24,6 +24,7 @@ from bids_harmonize.pairs import WITHOUT_BRAIN, Recipe
 from bids_harmonize.quality import in_digits
 from bids_harmonize.reference import Choice, choose_group
 from bids_harmonize.report import training
+from bids_harmonize.report.page import SPACE, STYLE
 from bids_harmonize.report.training import Shown, write_training_report
 from bids_harmonize.training import Schedule
 
@@ -57,7 +58,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open[-1:] != ["style"]:
-            self.text += data.replace(training.SPACE, " ")
+            self.text += data.replace(SPACE, " ")
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -170,8 +171,9 @@ def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
         assert not re.search(r"url\((?!#)", attributes.get("style") or "")
-    assert "@import" not in training.STYLE
-    assert "url(" not in training.STYLE
+    for style in (STYLE, training.STYLE):
+        assert "@import" not in style
+        assert "url(" not in style
 
 
 def test_pictures_are_described_and_the_page_fits_a_phone(page: Page) -> None:
