@@ -44,6 +44,8 @@ class Options:
         ``harmonize``, ``skip`` or ``fail``: what to do with scans unlike what the model is meant for.
     models : tuple of str
         Names of bundled models, or absolute paths of weight files; empty means the bundled ones.
+    site_column : str or None
+        Column of participants.tsv that tells the site (level ``group``); None means the usual names.
     reference_size : int
         Number of scans in the reference group (level ``train``).
     steps : int or None
@@ -79,6 +81,7 @@ class Options:
     save_transform: bool
     out_of_distribution: str
     models: tuple[str, ...]
+    site_column: str | None
     reference_size: int
     steps: int | None
     label_maps: Path | None

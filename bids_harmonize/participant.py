@@ -24,9 +24,9 @@ from nibabel.nifti1 import Nifti1Image
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
+from bids_harmonize.distribution import describe_distribution
 from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError
 from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
-from bids_harmonize.intensities import describe_intensities
 from bids_harmonize.model import Harmonized, Model, Transform, bundled_models, unchanged
 from bids_harmonize.options import Options
 from bids_harmonize.recognition import Recognition
@@ -323,7 +323,7 @@ def _intensities(plan: Plan, image: Nifti1Image, result: Harmonized, *, harmoniz
     """What the group level compares sites by."""
     # Read again: kept beside all that harmonizing needs, the scan would raise the peak of memory.
     before = as_magnitude(read_voxels(image))[0]
-    return describe_intensities(
+    return describe_distribution(
         before,
         np.asarray(result.image.dataobj).reshape(before.shape) if harmonized else None,
         result.transform.scale,

@@ -200,9 +200,7 @@ def test_a_dry_run_names_both_files(dataset: Path, tmp_path: Path, model) -> Non
     assert "unharmonized" not in harmonize(*call, model(None)).out
 
 
-def test_intensities_are_told_before_and_where_harmonized_after(
-    dataset: Path, tmp_path: Path, model
-) -> None:
+def test_intensities_are_told_before_and_where_harmonized_after(dataset: Path, tmp_path: Path, model) -> None:
     found = {}
     for logit, path in ((ALWAYS, passed_through), (NEVER, lambda out: output_of(out, SCAN))):
         output = tmp_path / f"out{logit}"

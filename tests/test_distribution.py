@@ -1,4 +1,4 @@
-"""Intensities of a scan in few numbers: what they must not depend on, and what they find in the phantom."""
+"""Distribution of a scan in few numbers: what they must not depend on, and what they find in the phantom."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from bids_harmonize.distribution import TISSUES, block_means, describe_distribution, read_distribution
 from bids_harmonize.image import intensity_scale
-from bids_harmonize.intensities import TISSUES, block_means, describe_intensities, read_intensities
 from bids_harmonize.phantom import LABELS, Head, Receiver, render
 from bids_harmonize.reference import QUANTILES
 
@@ -22,7 +22,7 @@ HEAD = {"modality": "T1w", "head": True}
 
 
 def described(volume: NDArray[np.float32], after: NDArray[np.float32] | None, **changes):
-    return describe_intensities(volume, after, intensity_scale(volume), HEAD_GRID.zooms, **HEAD | changes)
+    return describe_distribution(volume, after, intensity_scale(volume), HEAD_GRID.zooms, **HEAD | changes)
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,15 @@ def test_before_has_no_unit_and_after_its_own(
 
 def test_what_was_passed_through_has_no_after(t2w: NDArray[np.float32]) -> None:
     found = described(t2w, None, modality="T2w")
-    assert read_intensities(found, "After") is None
-    before = read_intensities(found, "Before")
+    assert read_distribution(found, "After") is None
+    before = read_distribution(found, "Before")
     assert before is not None and before.brain is not None and set(before.tissues) == set(TISSUES)
 
 
 def test_no_brain_is_looked_for_elsewhere(head_volume: NDArray[np.float32]) -> None:
     found = described(head_volume, head_volume, head=False)
     assert found["NoBrain"] == "brains are looked for in heads only"
-    read = read_intensities(found, "After")
+    read = read_distribution(found, "After")
     assert read is not None
     assert (read.brain, read.tissues, found["SkullStripped"]) == (None, {}, False)
 
@@ -94,7 +94,7 @@ def test_a_brain_alone_is_told_from_a_head(head: Head, head_volume: NDArray[np.f
 def test_no_scan_is_too_odd(volume: NDArray[np.float32], zooms: tuple[float, float, float]) -> None:
     if not volume.any():
         volume.flat[0] = 1
-    found = describe_intensities(volume, volume, intensity_scale(volume), zooms, **HEAD)
+    found = describe_distribution(volume, volume, intensity_scale(volume), zooms, **HEAD)
     json.dumps(found, allow_nan=False)
     assert ("NoBrain" in found) == (found["Brain"] is None)
 
@@ -108,4 +108,4 @@ def test_block_means_by_hand() -> None:
 
 @pytest.mark.parametrize("wrong", [None, [], {}, {"Levels": {"Count": 3}}])
 def test_what_another_release_wrote_is_not_read(wrong: object) -> None:
-    assert read_intensities(wrong, "After") is None
+    assert read_distribution(wrong, "After") is None

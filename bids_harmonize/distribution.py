@@ -34,7 +34,7 @@ Curve = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intensities:
+class Distribution:
     """One image of a scan, as its sidecar describes it.
 
     Attributes
@@ -43,14 +43,17 @@ class Intensities:
         Quantile functions at `QUANTILES`; of the brain None where none was found.
     tissues
         Medians of `TISSUES`; empty where no brain was found.
+    stripped
+        Whether nothing but the brain is left of a head.
     """
 
     foreground: Curve
     brain: Curve | None
     tissues: Mapping[str, float]
+    stripped: bool
 
 
-def describe_intensities(
+def describe_distribution(
     before: Volume,
     after: Volume | None,
     scale: float,
@@ -115,17 +118,18 @@ def describe_intensities(
     }
 
 
-def read_intensities(described: object, when: str) -> Intensities | None:
-    """What `describe_intensities` said of the image ``Before`` or ``After``; None where it said nothing."""
+def read_distribution(described: object, when: str) -> Distribution | None:
+    """What `describe_distribution` said of the image ``Before`` or ``After``; None where it said nothing."""
     if not isinstance(described, Mapping) or described.get("Levels") != LEVELS:
         return None
     foreground = _curve(described.get("Foreground"), when)
     if foreground is None:
         return None
-    return Intensities(
+    return Distribution(
         foreground=foreground,
         brain=_curve(described.get("Brain"), when),
         tissues=_medians(described.get("Tissues"), when),
+        stripped=described.get("SkullStripped") is True,
     )
 
 
@@ -135,9 +139,7 @@ def block_means(volume: Volume, steps: Sequence[int]) -> Volume:
     total = np.zeros([n // step for n, step in zip(whole, steps, strict=True)], dtype=np.float32)
     # Added up piece by piece: no second copy of a large volume.
     for offset in np.ndindex(*steps):
-        total += volume[
-            tuple(slice(k, n, step) for k, n, step in zip(offset, whole, steps, strict=True))
-        ]
+        total += volume[tuple(slice(k, n, step) for k, n, step in zip(offset, whole, steps, strict=True))]
     return total / np.float32(np.prod(steps))
 
 
