@@ -22,6 +22,9 @@ Volume = NDArray[np.float32]
 OPENING_MM = 5.0
 # Of brain and what the mask leaves in or out; a larger one holds scalp, a smaller one is a piece.
 BRAIN_MILLILITRES = (600, 2200)
+# A brain is about as deep as a ball; what was taken for one among scalp and neck muscles is not. Over the
+# radius of such a ball, masks of 22 real brains have 0.54 to 0.77, those of muscles 0.29 to 0.5.
+SHALLOWEST_BRAIN = 0.52
 # Of a mask that holds neck or scalp, tried one after the other.
 LARGEST_BRAIN_ML = 1800
 WIDER_OPENINGS_MM = (8.0, 11.0, 14.0, 17.0)
@@ -89,6 +92,21 @@ def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
     low, high = BRAIN_MILLILITRES
     if not low < millilitres < high:
         raise BadData(f"no brain was found (but {millilitres:.0f} ml)")
+
+
+def check_solid(brain: Mask, zooms: Sequence[float]) -> None:
+    """Refuse what has the volume of a brain, but is a shell or scattered.
+
+    Raises
+    ------
+    BadData
+        It is no brain.
+    """
+    radius = (3 * np.count_nonzero(brain) * np.prod(zooms) / (4 * np.pi)) ** (1 / 3)
+    # Beyond the image there is no brain.
+    depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=zooms).max()
+    if depth < SHALLOWEST_BRAIN * radius:
+        raise BadData(f"no brain was found (but something {depth:.0f} mm deep)")
 
 
 def white_and_grey(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask]:

@@ -18,6 +18,7 @@ from bids_harmonize.anatomy import (
     Volume,
     automatic_brain_mask,
     check_brain,
+    check_solid,
     head_mask,
     is_stripped,
     tissues,
@@ -150,6 +151,7 @@ def _brain(
         raise BadData("brains are looked for in heads only")
     brain = automatic_brain_mask(volume, zooms)
     check_brain(brain, zooms)
+    check_solid(brain, zooms)
     masks = tissues(volume, brain, bright=modality == "T1w")
     if not all(mask.any() for mask in masks):
         raise BadData("no brain was found (its tissues are all alike)")

@@ -23,6 +23,8 @@ LEAST_SITES = 2
 MOST_FOLDS = 10
 # One partition would be a matter of luck.
 PARTITIONS = 10
+# Of sites at random, to see what chance finds: answers depend on each other, so no formula tells.
+DEALS = 200
 INTERVAL = (2.5, 97.5)
 
 
@@ -35,9 +37,11 @@ class Probed:
     accuracy
         Balanced: the mean over the sites of the share of people whose site was found.
     low, high
-        95 % interval of it.
+        95 % interval of it, as of a share of these people.
     chance
-        What guessing would give.
+        What guessing gives on average.
+    chance_low, chance_high
+        What 95 % of probes find whose sites were dealt out at random.
     people
         How many people of each site were asked about.
     folds
@@ -48,8 +52,15 @@ class Probed:
     low: float
     high: float
     chance: float
+    chance_low: float
+    chance_high: float
     people: Mapping[str, int]
     folds: int
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether sites dealt out at random are seldom found as well."""
+        return self.accuracy > self.chance_high
 
 
 def probe_sites(
@@ -70,40 +81,69 @@ def probe_sites(
     people
         Whose scan it is; all scans of a person are in one fold.
     seed
-        Of the partitions.
+        Of the partitions and of the dealing.
     """
     asked = people_per_site(sites, people)
     if len(asked) < LEAST_SITES:
         return None
-    kept = [n for n, site in enumerate(sites) if site in asked]
-    known = features[kept]
     names = sorted(asked)
-    labels = np.array([names.index(str(sites[n])) for n in kept])
-    who = [people[n] for n in kept]
-    folds = min(MOST_FOLDS, *asked.values())
-    chances = np.zeros((len(kept), len(names)))
+    kept = [n for n, site in enumerate(sites) if site in asked]
+    pairs = [(people[n], names.index(str(sites[n]))) for n in kept]
+    units = list(dict.fromkeys(pairs))
+    place = {pair: n for n, pair in enumerate(units)}
+    question = _Question(
+        features=features[kept],
+        unit=np.array([place[pair] for pair in pairs]),
+        people=[person for person, _ in units],
+        folds=min(MOST_FOLDS, *asked.values()),
+    )
+    labels = np.array([label for _, label in units])
     rng = np.random.default_rng(seed)
-    for _ in range(PARTITIONS):
-        fold_of = partition(labels.tolist(), who, folds, rng)
-        held = np.array([fold_of[person] for person in who])
-        for fold in range(folds):
-            ask = held == fold
-            chances[ask] += site_chances(known[~ask], labels[~ask], known[ask], len(names))
-    units: dict[tuple[str, int], Array] = {}
-    for person, label, chance in zip(who, labels.tolist(), chances, strict=True):
-        units[person, label] = units.get((person, label), np.zeros(len(names))) + chance
-    true = [names[label] for _, label in units]
-    accuracy, draws = balanced_accuracy(true, [names[int(np.argmax(total))] for total in units.values()])
+    found = question.answer(labels, PARTITIONS, rng)
+    accuracy, draws = balanced_accuracy([names[n] for n in labels], [names[n] for n in found])
     low, high = np.percentile(draws, INTERVAL)
+    # One partition each: the spread is that of many.
+    dealt = [_dealt_accuracy(question, rng.permutation(labels), rng) for _ in range(DEALS)]
+    chance_low, chance_high = np.percentile(dealt, INTERVAL)
     return Probed(
         accuracy=accuracy,
         # Where all or none are found, the posterior keeps away from what is observed.
         low=min(float(low), accuracy),
         high=max(float(high), accuracy),
         chance=1 / len(names),
+        chance_low=float(chance_low),
+        chance_high=float(chance_high),
         people=asked,
-        folds=folds,
+        folds=question.folds,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """Scans, the unit (a person at a site) that each belongs to, and the person of each unit."""
+
+    features: Array
+    unit: NDArray[np.int_]
+    people: Sequence[str]
+    folds: int
+
+    def answer(self, labels: NDArray[np.int_], partitions: int, rng: np.random.Generator) -> NDArray[np.int_]:
+        """The site found for each unit, whose sites are said to be `labels`."""
+        chances = np.zeros((len(labels), int(labels.max()) + 1))
+        for _ in range(partitions):
+            fold_of = partition(labels.tolist(), self.people, self.folds, rng)
+            held = np.array([fold_of[person] for person in self.people])[self.unit]
+            for fold in np.unique(held):
+                ask = held == fold
+                known = labels[self.unit[~ask]]
+                found = site_chances(self.features[~ask], known, self.features[ask], chances.shape[1])
+                np.add.at(chances, self.unit[ask], found)
+        return np.argmax(chances, axis=1)
+
+
+def _dealt_accuracy(question: _Question, labels: NDArray[np.int_], rng: np.random.Generator) -> float:
+    hit = question.answer(labels, 1, rng) == labels
+    return float(np.mean([hit[labels == label].mean() for label in np.unique(labels)]))
 
 
 def people_per_site(sites: Sequence[str | None], people: Sequence[str]) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from heads import HEAD_GRID, MPRAGE, T2_SPIN_ECHO
@@ -14,6 +16,7 @@ from bids_harmonize.anatomy import (
     automatic_brain_mask,
     brain_mask,
     check_brain,
+    check_solid,
     head_mask,
     middle_tissue,
     otsu,
@@ -53,6 +56,14 @@ def test_what_is_too_small_or_too_large_is_no_brain(millilitres: int) -> None:
     mask.ravel()[: millilitres // 8] = True
     with pytest.raises(BadData, match="no brain"):
         check_brain(mask, (20.0, 20.0, 20.0))
+
+
+@pytest.mark.parametrize(("inner", "solid"), [(0, True), (20, True), (60, False)])
+def test_a_shell_is_no_brain(inner: int, solid: bool) -> None:
+    x, y, z = np.meshgrid(*[np.arange(-100, 100, 4.0)] * 3, indexing="ij", sparse=True)
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    with nullcontext() if solid else pytest.raises(BadData, match="no brain"):
+        check_solid((radius < 75) & (radius >= inner), (4.0, 4.0, 4.0))
 
 
 @pytest.mark.parametrize(("protocol", "bright"), [(MPRAGE, True), (T2_SPIN_ECHO, False)], ids=["T1w", "T2w"])

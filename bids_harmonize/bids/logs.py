@@ -98,10 +98,11 @@ def read_crashes(output_dir: Path) -> list[Crash]:
     last: dict[PurePosixPath, Crash] = {}
     for path in sorted((output_dir / "logs").glob("crash_*.txt")):
         try:
-            scan, _, sentence, *_ = [*path.read_text(encoding="utf-8").splitlines(), "", "", ""]
+            scan, _, sentence = (path.read_text(encoding="utf-8").splitlines() + 3 * [""])[:3]
         except (OSError, UnicodeDecodeError):
             continue
-        last[PurePosixPath(scan)] = Crash(scan=PurePosixPath(scan), sentence=sentence)
+        if scan:
+            last[PurePosixPath(scan)] = Crash(scan=PurePosixPath(scan), sentence=sentence)
     return list(last.values())
 
 

@@ -21,7 +21,7 @@ from bids_harmonize.bids.logs import Crash, read_crashes
 from bids_harmonize.bids.sites import Sites, assign_sites
 from bids_harmonize.distribution import TISSUES, WHEN
 from bids_harmonize.metrics import Comparison
-from bids_harmonize.probe import LEAST_PEOPLE, PARTITIONS, Probed
+from bids_harmonize.probe import DEALS, LEAST_PEOPLE, PARTITIONS, Probed
 from bids_harmonize.report import panels
 from bids_harmonize.report.comparison import LEAST_SCANS, REMARKABLE, Group
 from bids_harmonize.report.group_table import write_table
@@ -58,7 +58,9 @@ STYLE = (
 #controls label { display: block; font-size: .9rem; color: var(--faint); }
 #controls input, #controls select { display: block; font: inherit; padding: .3rem .5rem; max-width: 100%;
   color: var(--ink); background: var(--paper); border: 1px solid var(--faint); border-radius: .3rem; }
-#scans td { min-width: 0; } #scans .name { min-width: 10rem; } #scans .why { min-width: 14rem; }
+.heat th { padding-right: .5rem; } .heat thead th { text-align: right; }
+#scans td { min-width: 0; overflow-wrap: normal; } #scans .place { min-width: 6rem; overflow-wrap: anywhere; }
+#scans .name { min-width: 9rem; overflow-wrap: anywhere; } #scans .why { min-width: 14rem; }
 #scans th button { all: unset; cursor: pointer; }
 #scans th button::after { content: " ↕"; color: var(--faint); }
 #scans th[aria-sort=ascending] button::after { content: " ↑"; color: var(--ink); }
@@ -190,6 +192,7 @@ def group_page(suffix: str, group: Group, failed: Sequence[Crash]) -> str:
         f"<header><h1>{escape(title)}</h1>",
         paragraph(told, "faint"),
         *(paragraph(text, "lead") for text in _answer(group)),
+        paragraph(f"Sites are told by {group.sites.rule}."),
         _tiles(group, lines),
         *(paragraph(text, "warning") for text in _remarks(group)),
         "</header>",
@@ -234,8 +237,8 @@ def _answer(group: Group) -> list[str]:
 
 def _can_tell(probes: Mapping[str, Probed]) -> str:
     before, after = (probes[when] for when in WHEN)
-    result = f"{_percent(after.accuracy)} of the people (chance: {_percent(after.chance)})"
-    if after.low > after.chance:
+    result = f"{_percent(after.accuracy)} of the people (chance: {_chance(after)})"
+    if after.above_chance:
         return (
             f"A classifier still finds the right site for {result}; before, for {_percent(before.accuracy)}. "
             "The site effect is not gone, or the people of the sites differ."
@@ -246,6 +249,10 @@ def _can_tell(probes: Mapping[str, Probed]) -> str:
     )
 
 
+def _chance(probed: Probed) -> str:
+    return f"{_percent(probed.chance_low)} to {_percent(probed.chance_high)}"
+
+
 def _tiles(group: Group, lines: Sequence[Line]) -> str:
     tiles = []
     if group.compared and len(group.comparisons["Before"].sites) > 1:
@@ -253,8 +260,13 @@ def _tiles(group: Group, lines: Sequence[Line]) -> str:
         tiles.append(("Distance between sites", values, "of the range of intensities; before → after"))
     if group.probes:
         values = " → ".join(_percent(group.probes[when].accuracy) for when in WHEN)
-        chance = _percent(group.probes["After"].chance)
-        tiles.append(("Site found by a classifier", values, f"chance: {chance}; before → after"))
+        tiles.append(
+            (
+                "Site found by a classifier",
+                values,
+                f"chance: {_chance(group.probes['After'])}; before → after",
+            )
+        )
     variations = [_variation(group.ratios(when)[group.compared]) for when in WHEN]
     if np.all(np.isfinite(variations)):
         values = " → ".join(map(_percent, variations))
@@ -271,8 +283,7 @@ def _tiles(group: Group, lines: Sequence[Line]) -> str:
 
 def _remarks(group: Group) -> list[str]:
     """What must be known before the figures are believed."""
-    rule = f"Sites are told by {group.sites.rule}."
-    remarks = [rule, *(f"{remark[0].upper()}{remark[1:]}." for remark in group.sites.remarks)]
+    remarks = [f"{remark[0].upper()}{remark[1:]}." for remark in group.sites.remarks]
     if group.mixed:
         remarks.append(
             "Some scans are skull-stripped and others are not, so all are compared inside the brain only."
@@ -297,14 +308,19 @@ def _remarks(group: Group) -> list[str]:
 def _lines(group: Group, failed: Sequence[Crash]) -> list[Line]:
     """Scans that are failed, passed through, unlike, outliers or warned of, the gravest first."""
     lines = [
-        Line(name=str(crash.scan), link=None, site=None, reasons={"failed": crash.sentence})
+        Line(name=_source(crash.scan.name), link=None, site=None, reasons={"failed": crash.sentence})
         for crash in failed
     ]
     for n, result in enumerate(group.results):
         reasons = _reasons(result, group.outliers[n])
         if reasons:
             lines.append(
-                Line(name=result.name, link=_link(result), site=group.sites.labels[n], reasons=reasons)
+                Line(
+                    name=_source(result.name),
+                    link=_link(result),
+                    site=group.sites.labels[n],
+                    reasons=reasons,
+                )
             )
     order = list(KINDS)
     return sorted(lines, key=lambda line: min(order.index(kind) for kind in line.reasons))
@@ -412,7 +428,7 @@ def _distributions(group: Group) -> str:
         "bright value (99th percentile of the foreground), which any program can do; what differs then is "
         "contrast."
     )
-    ends = [("0", f"{limits[when][1]:.3g}") for when in WHEN]
+    ends = [("0", _digits(limits[when][1])) for when in WHEN]
     grid = panels.panel_grid(("Site", "Before, × bright value", f"After, {_unit(group)}"), rows, ends)
     keys = panels.legend(
         ("area", "all scans"),
@@ -487,7 +503,7 @@ def _probe(group: Group) -> str:
             when,
             _percent(probed.accuracy),
             f"{_percent(probed.low)} to {_percent(probed.high)}",
-            _percent(probed.chance),
+            _chance(probed),
         )
         for when, probed in group.probes.items()
     ]
@@ -541,7 +557,7 @@ def _tissues(group: Group) -> str:
         if known[own].any()
     ]
     keys = panels.legend(*((colour, label) for label, colour, _ in tissues), ("middle", "median of the site"))
-    ends = [("0", f"{limits[when][1]:.3g}") for when in WHEN]
+    ends = [("0", _digits(limits[when][1])) for when in WHEN]
     grid = panels.panel_grid(("Site", "Before, × bright value", f"After, {_unit(group)}"), rows, ends)
     return paragraph(told) + keys + grid + _ratio_panels(group, members) + _left_out(group)
 
@@ -568,7 +584,7 @@ def _ratio_panels(group: Group, members: Mapping[str, list[int]]) -> str:
         for name, own in members.items()
         if np.isfinite(ratios["After"][own]).any()
     ]
-    ends = [(f"{limits[0]:.3g}", f"{limits[1]:.3g}")] * 2
+    ends = [(_digits(limits[0]), _digits(limits[1]))] * 2
     return "<h3>Grey/white ratio</h3>" + panels.panel_grid(("Site, medians", "Before", "After"), rows, ends)
 
 
@@ -595,12 +611,12 @@ def _scans(group: Group, lines: Sequence[Line]) -> str:
     ]
     rows = [
         _scan_row(
-            result.name,
+            _source(result.name),
             _link(result),
             group.sites.labels[n],
             "harmonized" if result.harmonized else "passed through",
             [factor * float(values[n]) for values, factor in columns],
-            reasons.get(result.name),
+            reasons.get(_source(result.name)),
         )
         for n, result in enumerate(group.results)
     ]
@@ -643,7 +659,7 @@ def _scan_row(
     return (
         f'<tr data-site="{escape(site or "")}" data-kinds="{kinds}">'
         f'<td class="name">{_named(name, link)}</td>'
-        f"<td>{escape(site or NONE)}</td><td>{state}</td>{numbers}"
+        f'<td class="place">{escape(site or NONE)}</td><td>{state}</td>{numbers}'
         f'<td class="why">{escape(_why(line)) if line else ""}</td></tr>'
     )
 
@@ -671,7 +687,9 @@ def _methods(group: Group) -> str:
         "covariance shrunk (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4). Cross-validated, all "
         f"scans of a person in one part, averaged over {PARTITIONS} partitions. Interval: of the posterior "
         "of "
-        "the balanced accuracy (Brodersen et al. 2010, doi:10.1109/ICPR.2010.764).",
+        "the balanced accuracy (Brodersen et al. 2010, doi:10.1109/ICPR.2010.764). Chance: the middle 95 % "
+        "of "
+        f"{DEALS} probes whose sites were dealt out at random.",
         "What it cannot tell": "Sites differ in people too. If age, sex or disease differ between sites, "
         "part of "
         "the distance between sites is theirs and should stay. Not a medical device: for research only.",

@@ -34,7 +34,7 @@ STYLE = """
 .panels .all { fill: var(--faint); fill-opacity: .25; stroke: none; }
 .panels .scan { stroke: var(--blue); stroke-width: .6; opacity: .45; }
 .panels .site { stroke: var(--blue); stroke-width: 2; }
-.panels .dots { stroke-width: 5; stroke-linecap: round; opacity: .6; }
+.panels .dots { stroke-width: 7; stroke-linecap: round; opacity: .6; }
 .panels .middle { stroke: var(--ink); stroke-width: 2; }
 .panels .blue { stroke: var(--blue); } .panels .orange { stroke: var(--orange); }
 .panels .faint { stroke: var(--faint); }
