@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 REMARKABLE = 3.5
 # Of fewer, none is told to be unlike the others.
 LEAST_SCANS = 6
+# Share of scans with a brain from which on the few others are left out.
+ENOUGH_BRAINS = 0.9
 # Scans that differ by less are alike, however equal all the others are: of distances, and of logarithms.
 ALIKE, ALIKE_SHARE = 0.01, 0.02
 
@@ -41,9 +43,15 @@ class Group:
     sites: Sites
 
     @cached_property
-    def mixed(self) -> bool:
-        """Whether some scans are skull-stripped and some are not."""
-        return len({result.after.stripped for result in self.results if result.after}) > 1
+    def in_brain(self) -> bool:
+        """Whether scans are compared inside the brain: where nearly all have one, or not all have a head.
+
+        Otherwise they are compared in all but the air, in which the field of view has a part.
+        """
+        images = [result.after for result in self.results if result.after]
+        found = sum(image.brain is not None for image in images)
+        mixed = len({image.stripped for image in images}) > 1
+        return mixed or found >= ENOUGH_BRAINS * len(images)
 
     @cached_property
     def compared(self) -> list[int]:
@@ -122,10 +130,9 @@ class Group:
         return reasons
 
     def _curve(self, image: Distribution | None) -> Array | None:
-        """Inside the head; inside the brain, where not all are whole heads."""
         if image is None:
             return None
-        return image.brain if self.mixed else image.foreground
+        return image.brain if self.in_brain else image.foreground
 
 
 def image_of(result: Result, when: str) -> Distribution | None:

@@ -21,22 +21,29 @@ from bids_harmonize.bids.logs import Crash, read_crashes
 from bids_harmonize.bids.sites import Sites, assign_sites
 from bids_harmonize.distribution import TISSUES, WHEN
 from bids_harmonize.metrics import Comparison
-from bids_harmonize.probe import DEALS, LEAST_PEOPLE, PARTITIONS, Probed
-from bids_harmonize.report import panels
+from bids_harmonize.probe import DEALS, PARTITIONS, Probed
+from bids_harmonize.report import group_sites
 from bids_harmonize.report.comparison import LEAST_SCANS, REMARKABLE, Group
+from bids_harmonize.report.group_sites import (
+    NONE,
+    TISSUE_NAMES,
+    chance,
+    digits,
+    distributions,
+    matrices,
+    percent,
+    probe_of_sites,
+    region,
+    tissue_medians,
+)
 from bids_harmonize.report.group_table import write_table
-from bids_harmonize.report.page import SPACE, count, page, paragraph, section, table
+from bids_harmonize.report.page import count, page, paragraph, scrolled, section
 from bids_harmonize.report.results import Result, read_results
 from bids_harmonize.version import version
 
 Array = NDArray[np.float64]
 
-NONE = "–"
-# More would be a page of matrices; the table has all.
-MOST_SITES = 20
 MOST_LISTED = 100
-# Percent of a page's colour in the cell of the largest distance; text must stay legible on it.
-STRONGEST = 55
 KINDS = {
     "failed": "failed",
     "passed": "passed through, not harmonized",
@@ -44,23 +51,18 @@ KINDS = {
     "outlier": "outliers",
     "warned": "with warnings",
 }
-TISSUE_NAMES = dict(zip(TISSUES, ("White matter", "Grey matter", "CSF"), strict=True))
-COLOURS = dict(zip(TISSUES, ("blue", "orange", "faint"), strict=True))
 
 STYLE = (
-    panels.STYLE
+    group_sites.STYLE
     + """
-.heat td { min-width: 4rem; padding: .35rem .5rem; text-align: right; }
-.heat .mark { background: color-mix(in srgb, var(--orange) calc(var(--heat) * 1%), transparent); }
-.heat caption { text-align: left; font-weight: 600; padding: .5rem 0 .2rem; }
+main { max-width: 76rem; }
+.name { min-width: 9rem; } .place { min-width: 6rem; } .why { min-width: 14rem; }
 #controls { display: flex; flex-wrap: wrap; gap: .75rem; margin: .75rem 0; align-items: end; }
 #controls[hidden] { display: none; }
 #controls label { display: block; font-size: .9rem; color: var(--faint); }
 #controls input, #controls select { display: block; font: inherit; padding: .3rem .5rem; max-width: 100%;
   color: var(--ink); background: var(--paper); border: 1px solid var(--faint); border-radius: .3rem; }
-.heat th { padding-right: .5rem; } .heat thead th { text-align: right; }
-#scans td { min-width: 0; overflow-wrap: normal; } #scans .place { min-width: 6rem; overflow-wrap: anywhere; }
-#scans .name { min-width: 9rem; overflow-wrap: anywhere; } #scans .why { min-width: 14rem; }
+#scans td:not([class]), #scans .whole { min-width: 0; overflow-wrap: normal; }
 #scans th button { all: unset; cursor: pointer; }
 #scans th button::after { content: " ↕"; color: var(--faint); }
 #scans th[aria-sort=ascending] button::after { content: " ↑"; color: var(--ink); }
@@ -192,15 +194,15 @@ def group_page(suffix: str, group: Group, failed: Sequence[Crash]) -> str:
         f"<header><h1>{escape(title)}</h1>",
         paragraph(told, "faint"),
         *(paragraph(text, "lead") for text in _answer(group)),
-        paragraph(f"Sites are told by {group.sites.rule}."),
+        paragraph(f"Sites are told by {group.sites.rule}. Scans are compared in {region(group)}."),
         _tiles(group, lines),
         *(paragraph(text, "warning") for text in _remarks(group)),
         "</header>",
         section("Scans to look at", _attention(lines)),
-        section("Intensities, site by site", _distributions(group)),
-        section("Distances between sites", _matrices(group)),
-        section("Can a classifier tell the sites apart?", _probe(group)),
-        section("White matter, grey matter, fluid", _tissues(group)),
+        section("Intensities, site by site", distributions(group)),
+        section("Distances between sites", matrices(group)),
+        section("Can a classifier tell the sites apart?", probe_of_sites(group)),
+        section("White matter, grey matter, fluid", tissue_medians(group)),
         section("All scans", _scans(group, lines)),
         section("How this was computed", _methods(group)),
     ]
@@ -217,62 +219,58 @@ def _answer(group: Group) -> list[str]:
     if len(before.sites) < 2:
         return [
             "There are no two sites here, so there is no site effect to look at; scans are compared with "
-            "each "
-            "other. Typically, a scan differs from the middle of all by "
-            f"{_percent(np.median(before.to_pooled))} "
-            f"of the range of intensities before, and by {_percent(np.median(after.to_pooled))} after."
+            "each other. Typically, a scan differs from the middle of all by "
+            f"{percent(np.median(before.to_pooled))} of the range of intensities before, and by "
+            f"{percent(np.median(after.to_pooled))} after."
         ]
     told = (
-        f"The intensities of two sites differ by {_percent(_between(before))} of their range on average "
-        "before "
-        f"harmonization, and by {_percent(_between(after))} after."
+        f"The intensities of two sites differ by {percent(_between(before))} of their range on average "
+        f"before harmonization, and by {percent(_between(after))} after."
     )
     if np.isfinite(_within(before)):
         told += (
-            f" A scan differs from the middle of its own site by {_percent(_within(before))} before, and by "
-            f"{_percent(_within(after))} after."
+            f" A scan differs from the middle of its own site by {percent(_within(before))} before, and by "
+            f"{percent(_within(after))} after."
         )
+    if _between(after) >= _between(before):
+        told += " Harmonization brought the sites no nearer to each other."
     return [told, *([_can_tell(group.probes)] if group.probes else [])]
 
 
 def _can_tell(probes: Mapping[str, Probed]) -> str:
     before, after = (probes[when] for when in WHEN)
-    result = f"{_percent(after.accuracy)} of the people (chance: {_chance(after)})"
+    result = f"{percent(after.accuracy)} of the people (chance: {chance(after)})"
     if after.above_chance:
         return (
-            f"A classifier still finds the right site for {result}; before, for {_percent(before.accuracy)}. "
+            f"A classifier still finds the right site for {result}; before, for {percent(before.accuracy)}. "
             "The site effect is not gone, or the people of the sites differ."
         )
     return (
         f"A classifier finds the right site for {result}, no better than by chance as far as these numbers "
-        f"tell; before, for {_percent(before.accuracy)}."
+        f"tell; before, for {percent(before.accuracy)}."
     )
-
-
-def _chance(probed: Probed) -> str:
-    return f"{_percent(probed.chance_low)} to {_percent(probed.chance_high)}"
 
 
 def _tiles(group: Group, lines: Sequence[Line]) -> str:
     tiles = []
     if group.compared and len(group.comparisons["Before"].sites) > 1:
-        values = " → ".join(_percent(_between(group.comparisons[when])) for when in WHEN)
+        values = " → ".join(percent(_between(group.comparisons[when])) for when in WHEN)
         tiles.append(("Distance between sites", values, "of the range of intensities; before → after"))
     if group.probes:
-        values = " → ".join(_percent(group.probes[when].accuracy) for when in WHEN)
+        values = " → ".join(percent(group.probes[when].accuracy) for when in WHEN)
         tiles.append(
             (
                 "Site found by a classifier",
                 values,
-                f"chance: {_chance(group.probes['After'])}; before → after",
+                f"chance: {chance(group.probes['After'])}; before → after",
             )
         )
     variations = [_variation(group.ratios(when)[group.compared]) for when in WHEN]
     if np.all(np.isfinite(variations)):
-        values = " → ".join(map(_percent, variations))
+        values = " → ".join(map(percent, variations))
         tiles.append(("Spread of the grey/white ratio", values, "coefficient of variation; before → after"))
     kinds = Counter(kind for line in lines for kind in line.reasons)
-    said = ", ".join(f"{kinds[kind]} {KINDS[kind]}" for kind in KINDS if kinds[kind])
+    said = "; ".join(f"{kinds[kind]} {KINDS[kind]}" for kind in KINDS if kinds[kind])
     tiles.append(("Scans to look at", str(len(lines)), said or "nothing stands out"))
     boxes = "".join(
         f"<div>{escape(label)}<b>{escape(value)}</b><small>{escape(small)}</small></div>"
@@ -284,21 +282,16 @@ def _tiles(group: Group, lines: Sequence[Line]) -> str:
 def _remarks(group: Group) -> list[str]:
     """What must be known before the figures are believed."""
     remarks = [f"{remark[0].upper()}{remark[1:]}." for remark in group.sites.remarks]
-    if group.mixed:
-        remarks.append(
-            "Some scans are skull-stripped and others are not, so all are compared inside the brain only."
-        )
     harmonized = [n for n, result in enumerate(group.results) if result.harmonized]
     unmeasured = [n for n in harmonized if not group.results[n].after]
     if unmeasured:
         remarks.append(
             f"{count(len(unmeasured), 'scan')} were harmonized by a release that did not measure "
-            "intensities; "
-            "harmonize them again with --force to have them compared."
+            "intensities; harmonize them again with --force to have them compared."
         )
     without = len(set(harmonized) - set(unmeasured) - set(group.compared))
     if without:
-        remarks.append(f"{count(without, 'scan')} could not be compared, because no brain was found.")
+        remarks.append(f"{count(without, 'scan')} could not be compared, because no brain was found in them.")
     return remarks
 
 
@@ -344,8 +337,8 @@ def _attention(lines: Sequence[Line]) -> str:
     if not lines:
         return paragraph("None failed, none was passed through, and none stands out among the others.")
     rows = "".join(
-        f"<tr><td>{_named(line.name, line.link)}</td><td>{escape(line.site or NONE)}</td>"
-        f"<td>{escape(_why(line))}</td></tr>"
+        f'<tr><td class="name">{_named(line.name, line.link)}</td>'
+        f'<td class="place">{escape(line.site or NONE)}</td><td class="why">{escape(_why(line))}</td></tr>'
         for line in lines[:MOST_LISTED]
     )
     more = len(lines) - MOST_LISTED
@@ -354,11 +347,10 @@ def _attention(lines: Sequence[Line]) -> str:
         if more > 0
         else ""
     )
-    return (
-        '<div class="wide"><table><thead><tr><th scope="col">Scan</th><th scope="col">Site</th>'
-        f'<th scope="col">Why</th></tr></thead><tbody>{rows}</tbody></table></div>'
-        + (paragraph(told, "faint") if told else "")
-    )
+    return scrolled(
+        '<table><thead><tr><th scope="col">Scan</th><th scope="col">Site</th><th scope="col">Why</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+    ) + (paragraph(told, "faint") if told else "")
 
 
 def _why(line: Line) -> str:
@@ -390,202 +382,6 @@ def _failed(suffix: str, results: Iterable[Result], crashes: Iterable[Crash]) ->
 def _source(name: str) -> str:
     """What the names of a scan and of its results share."""
     return re.sub("_desc-[^_]+", "", name.split(".")[0])
-
-
-# --- Sites ------------------------------------------------------------------------------------------------
-
-
-def _distributions(group: Group) -> str:
-    if not group.compared:
-        return ""
-    limits = {when: (0.0, float(np.quantile(curves[:, -1], 0.95))) for when, curves in group.curves.items()}
-    spread = {when: panels.densities(curves, limits[when]) for when, curves in group.curves.items()}
-    members = _members(group)
-    highest = {
-        when: 1.15 * max(float(shares[own].mean(axis=0).max()) for own in members.values())
-        for when, shares in spread.items()
-    }
-    rows = [
-        (
-            name,
-            count(len(own), "scan"),
-            [
-                panels.density_panel(
-                    spread[when][own],
-                    spread[when].mean(axis=0),
-                    highest[when],
-                    f"{name}, {when.lower()}: median {np.median(group.curves[when][own]):.3g}, "
-                    f"distance to all scans {_percent(_site_to_all(group.comparisons[when], own))}",
-                )
-                for when in WHEN
-            ],
-        )
-        for name, own in members.items()
-    ]
-    told = (
-        f"How often each intensity occurs inside the {_region(group)}. Before, each scan is divided by its "
-        "own "
-        "bright value (99th percentile of the foreground), which any program can do; what differs then is "
-        "contrast."
-    )
-    ends = [("0", _digits(limits[when][1])) for when in WHEN]
-    grid = panels.panel_grid(("Site", "Before, × bright value", f"After, {_unit(group)}"), rows, ends)
-    keys = panels.legend(
-        ("area", "all scans"),
-        ("line", "this site"),
-        ("thin", f"some of its scans, at most {panels.MOST_LINES}"),
-    )
-    return paragraph(told) + keys + grid + _left_out(group)
-
-
-def _matrices(group: Group) -> str:
-    if not group.compared or len(group.comparisons["Before"].sites) < 2:
-        return ""
-    shown = [name for name in _members(group) if name in group.comparisons["Before"].sites]
-    largest = max(float(group.comparisons[when].between.max()) for when in WHEN) or 1.0
-    told = (
-        "Mean difference of the sites' median quantile functions (2 to 98 %), in percent of the range of all "
-        "scans together. Neither a unit nor an offset common to all scans has a part in it. The colour is "
-        "the "
-        "same for the same distance before and after."
-    )
-    tables = "".join(_matrix(group.comparisons[when], shown, largest, when) for when in WHEN)
-    return paragraph(told) + tables + _left_out(group)
-
-
-def _matrix(comparison: Comparison, shown: Sequence[str], largest: float, when: str) -> str:
-    places = [comparison.sites.index(name) for name in shown]
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in shown)
-    rows = ""
-    for name, row in zip(shown, places, strict=True):
-        cells = "".join(_cell(float(comparison.between[row, column]), largest) for column in places)
-        rows += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
-    return (
-        f'<div class="wide"><table class="heat"><caption>{when}, %</caption><thead><tr><td></td>{top}</tr>'
-        f"</thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _cell(distance: float, largest: float) -> str:
-    # Of a site to itself, there is nothing to tell.
-    if distance == 0:
-        return f"<td>{NONE}</td>"
-    heat = STRONGEST * distance / largest
-    return f'<td class="mark" style="--heat:{heat:.0f}">{100 * distance:.1f}</td>'
-
-
-def _probe(group: Group) -> str:
-    if not group.probes:
-        counts = Counter(
-            site
-            for site, _ in {
-                (group.sites.labels[n], group.results[n].participant)
-                for n in group.compared
-                if group.sites.labels[n]
-            }
-        )
-        there = ", ".join(f"{name}: {number}" for name, number in sorted(counts.items())[:MOST_SITES])
-        return paragraph(
-            f"Not asked: it takes at least two sites with {LEAST_PEOPLE} people each whose scans can be "
-            "compared "
-            f"({there or 'here there are none'}). With fewer, an accuracy would tell nothing.",
-            "warning",
-        )
-    people = group.probes["After"].people
-    told = (
-        "A classifier is trained to name the site from a scan's intensities, and asked about people whom it "
-        "has not seen; anew before and after. Balanced accuracy: the share of people whose site was found, "
-        "averaged over the sites. If harmonization removes the site effect and the people of the sites are "
-        "alike, it comes down to chance."
-    )
-    rows = [
-        (
-            when,
-            _percent(probed.accuracy),
-            f"{_percent(probed.low)} to {_percent(probed.high)}",
-            _chance(probed),
-        )
-        for when, probed in group.probes.items()
-    ]
-    who = ", ".join(f"{name} ({number})" for name, number in list(people.items())[:MOST_SITES])
-    small = sorted(set(group.comparisons["After"].sites) - set(people))
-    asked = f"Asked about {sum(people.values())} people of {len(people)} sites: {who}."
-    if small:
-        asked += f" Sites with fewer than {LEAST_PEOPLE} people are left out ({len(small)})."
-    return (
-        paragraph(told)
-        + table(("", "Balanced accuracy", "95 % interval", "Chance"), rows, whole={0, 1, 2, 3})
-        + paragraph(asked, "faint")
-        + paragraph(
-            "It sees how often each intensity occurs, and nothing else: resolution, noise and shape, which "
-            "a tone "
-            "curve does not change, may still tell a site to a program that looks at images.",
-            "faint",
-        )
-    )
-
-
-def _tissues(group: Group) -> str:
-    known = np.isfinite(group.ratios("After"))
-    if not known.any():
-        return paragraph(
-            "Not measured: no brain was found in any scan, or the scans are of no head.", "warning"
-        )
-    missing = int(np.sum(~known[[n for n, result in enumerate(group.results) if result.after]]))
-    told = "Medians of the tissues of each scan, by thresholds inside an automatic brain mask." + (
-        f" In {count(missing, 'scan')} no brain was found." if missing else ""
-    )
-    members = _members(group, range(len(group.results)))
-    tissues = [(TISSUE_NAMES[tissue], COLOURS[tissue], tissue) for tissue in TISSUES]
-    values = {(tissue, when): group.medians(tissue, when) for tissue in TISSUES for when in WHEN}
-    limits = {when: (0.0, 1.05 * _largest([values[t, when] for t in TISSUES])) for when in WHEN}
-    rows = [
-        (
-            name,
-            count(int(known[own].sum()), "scan"),
-            [
-                panels.dots_panel(
-                    [(values[tissue, when][own], colour) for _, colour, tissue in tissues],
-                    limits[when],
-                    f"{name}, {when.lower()}: "
-                    + ", ".join(f"{label} {_middle(values[t, when][own])}" for label, _, t in tissues),
-                )
-                for when in WHEN
-            ],
-        )
-        for name, own in members.items()
-        if known[own].any()
-    ]
-    keys = panels.legend(*((colour, label) for label, colour, _ in tissues), ("middle", "median of the site"))
-    ends = [("0", _digits(limits[when][1])) for when in WHEN]
-    grid = panels.panel_grid(("Site", "Before, × bright value", f"After, {_unit(group)}"), rows, ends)
-    return paragraph(told) + keys + grid + _ratio_panels(group, members) + _left_out(group)
-
-
-def _ratio_panels(group: Group, members: Mapping[str, list[int]]) -> str:
-    ratios = {when: group.ratios(when) for when in WHEN}
-    every = np.concatenate(list(ratios.values()))
-    low, high = float(np.nanmin(every)), float(np.nanmax(every))
-    margin = 0.05 * (high - low or 1.0)
-    limits = (low - margin, high + margin)
-    rows = [
-        (
-            name,
-            f"{_middle(ratios['Before'][own])} → {_middle(ratios['After'][own])}",
-            [
-                panels.dots_panel(
-                    [(ratios[when][own], "blue")],
-                    limits,
-                    f"{name}, {when.lower()}: median ratio {_middle(ratios[when][own])}",
-                )
-                for when in WHEN
-            ],
-        )
-        for name, own in members.items()
-        if np.isfinite(ratios["After"][own]).any()
-    ]
-    ends = [(_digits(limits[0]), _digits(limits[1]))] * 2
-    return "<h3>Grey/white ratio</h3>" + panels.panel_grid(("Site, medians", "Before", "After"), rows, ends)
 
 
 # --- All scans --------------------------------------------------------------------------------------------
@@ -628,13 +424,12 @@ def _scans(group: Group, lines: Sequence[Line]) -> str:
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     told = (
         "Tissues: medians after harmonization. Distance: to all scans together, in percent of the range of "
-        "intensities. The same and more is in the table beside this page, group_*.tsv."
+        f"intensities. The same and more is in group_{group.results[0].suffix}.tsv beside this page."
     )
     return (
         paragraph(told)
         + _controls(group)
-        + f'<div class="wide"><table id="scans"><thead><tr>{top}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        "</table></div>"
+        + scrolled(f'<table id="scans"><thead><tr>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
     )
 
 
@@ -654,7 +449,7 @@ def _controls(group: Group) -> str:
 def _scan_row(
     name: str, link: str | None, site: str | None, state: str, values: Sequence[float], line: Line | None
 ) -> str:
-    numbers = "".join(f'<td class="whole">{_digits(value)}</td>' for value in values)
+    numbers = "".join(f'<td class="whole">{digits(value)}</td>' for value in values)
     kinds = " ".join(line.reasons) if line else ""
     return (
         f'<tr data-site="{escape(site or "")}" data-kinds="{kinds}">'
@@ -673,60 +468,26 @@ def _methods(group: Group) -> str:
         "quantile function (49 levels from 2 to 98 %) inside the head and inside the brain, and medians of "
         "tissues by k-means on the intensities inside the brain. They are in the sidecars; no image is read "
         "for this page.",
-        "Fluid": "The class of the darkest (T1w) or brightest (T2w) intensities in the brain mask. Where "
-        "the mask "
-        "leaves most of the fluid out, it holds grey matter next to it.",
+        "Fluid": "The class of the darkest (T1w) or brightest (T2w) intensities in the brain mask. Where the "
+        "mask leaves most of the fluid out, it holds grey matter next to it.",
+        "Where scans are compared": "In the brain, if one was found in nine of ten scans or some scans are "
+        "skull-stripped and others not; else in all but the air, in which the field of view has a part.",
         "Distance": "Mean absolute difference of two quantile functions over the span of the median one of "
-        "all "
-        "scans: of a scan, from that median; of two sites, between their medians.",
+        "all scans: of a scan, from that median; of two sites, between their medians.",
         "Outlier": "A scan whose distance, logarithm of white matter, or logarithm of the grey/white ratio "
-        "after "
-        f"harmonization lies more than {REMARKABLE} robust standard deviations from the median (Iglewicz & "
-        f"Hoaglin 1993). Not told of fewer than {LEAST_SCANS} scans.",
+        f"after harmonization lies more than {REMARKABLE} robust standard deviations from the median "
+        f"(Iglewicz & Hoaglin 1993). Not told of fewer than {LEAST_SCANS} scans.",
         "Classifier": "Linear discriminants on the standardized quantile function, all sites equally likely, "
         "covariance shrunk (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4). Cross-validated, all "
         f"scans of a person in one part, averaged over {PARTITIONS} partitions. Interval: of the posterior "
-        "of "
-        "the balanced accuracy (Brodersen et al. 2010, doi:10.1109/ICPR.2010.764). Chance: the middle 95 % "
-        "of "
-        f"{DEALS} probes whose sites were dealt out at random.",
+        "of the balanced accuracy (Brodersen et al. 2010, doi:10.1109/ICPR.2010.764). Chance: the middle 95 "
+        f"% of {DEALS} probes whose sites were dealt out at random.",
         "What it cannot tell": "Sites differ in people too. If age, sex or disease differ between sites, "
-        "part of "
-        "the distance between sites is theirs and should stay. Not a medical device: for research only.",
+        "part of the distance between sites is theirs and should stay. Not a medical device: for research "
+        "only.",
     }
     listed = "".join(f"<dt>{word}</dt><dd>{escape(text)}</dd>" for word, text in words.items())
     return f"<dl>{listed}</dl>"
-
-
-# --- Pieces -----------------------------------------------------------------------------------------------
-
-
-def _members(group: Group, scans: Sequence[int] | None = None) -> dict[str, list[int]]:
-    """Sites and their scans, as places in `scans` (those compared, if not given); the largest sites only."""
-    labels = [group.sites.labels[n] for n in (group.compared if scans is None else scans)]
-    counts = Counter(label for label in labels if label)
-    largest = sorted(name for name, _ in counts.most_common(MOST_SITES))
-    return {name: [n for n, label in enumerate(labels) if label == name] for name in largest}
-
-
-def _left_out(group: Group) -> str:
-    more = len({label for label in group.sites.labels if label}) - MOST_SITES
-    return (
-        paragraph(f"The {MOST_SITES} sites with most scans; {more} more are left out.", "faint")
-        if more > 0
-        else ""
-    )
-
-
-def _region(group: Group) -> str:
-    return "brain" if group.mixed else "head"
-
-
-def _unit(group: Group) -> str:
-    """What an intensity of the harmonized images is measured in."""
-    scales = (result.record.get("OutputScale") for result in group.results if result.harmonized)
-    units = {scale["Unit"] for scale in scales if isinstance(scale, Mapping) and "Unit" in scale}
-    return f"{units.pop():g} = reference level" if len(units) == 1 else "in the model's unit"
 
 
 def _between(comparison: Comparison) -> float:
@@ -740,29 +501,6 @@ def _within(comparison: Comparison) -> float:
     return float(own[np.isfinite(own)].mean()) if np.isfinite(own).any() else float("nan")
 
 
-def _site_to_all(comparison: Comparison, own: Sequence[int]) -> float:
-    return float(np.mean(comparison.to_pooled[own]))
-
-
 def _variation(values: Array) -> float:
     known = values[np.isfinite(values)]
     return float(known.std(ddof=1) / known.mean()) if known.size > 1 else float("nan")
-
-
-def _largest(values: Sequence[Array]) -> float:
-    return max((float(np.nanmax(one)) for one in values if np.isfinite(one).any()), default=1.0) or 1.0
-
-
-def _middle(values: Array) -> str:
-    known = values[np.isfinite(values)]
-    return _digits(float(np.median(known))) if known.size else NONE
-
-
-def _digits(value: float) -> str:
-    if not np.isfinite(value):
-        return NONE
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.3g}{SPACE}%" if abs(value) >= 0.1 else f"{100 * value:.2g}{SPACE}%"

@@ -28,7 +28,7 @@ STYLE = """
 .panels { table-layout: fixed; }
 .panels th:first-child { width: 24%; padding-right: .5rem; }
 .panels th small { display: block; font-weight: 400; }
-.panels td { min-width: 0; padding: .35rem .6rem .35rem 0; }
+.panels td { min-width: 0; padding: .35rem 1.2rem .35rem 0; }
 .panels svg { display: block; width: 100%; }
 .panels path { vector-effect: non-scaling-stroke; fill: none; stroke-width: 1.5; }
 .panels .all { fill: var(--faint); fill-opacity: .25; stroke: none; }
@@ -40,8 +40,8 @@ STYLE = """
 .panels .faint { stroke: var(--faint); }
 .axis { display: flex; justify-content: space-between; color: var(--faint);
   font-variant-numeric: tabular-nums; }
-.key { display: inline-block; width: 1.2em; height: .7em; margin: 0 .3em 0 .8em; }
-.key:first-child { margin-left: 0; }
+.legend { color: var(--faint); display: flex; flex-wrap: wrap; gap: 0 1em; }
+.key { display: inline-block; width: 1.2em; height: .7em; margin-right: .35em; }
 .key.line { height: .2em; vertical-align: .25em; background: var(--blue); }
 .key.thin { height: .1em; vertical-align: .3em; background: var(--blue); opacity: .6; }
 .key.area { background: var(--faint); opacity: .3; }
@@ -153,8 +153,8 @@ def panel_grid(
 
 def legend(*entries: tuple[str, str]) -> str:
     """What marks mean: kind, a class of `STYLE`, and text."""
-    told = "".join(f'<i class="key {kind}"></i>{escape(text)}' for kind, text in entries)
-    return f'<p class="faint">{told}</p>'
+    told = " ".join(f'<span><i class="key {kind}"></i>{escape(text)}</span>' for kind, text in entries)
+    return f'<p class="legend">{told}</p>'
 
 
 def _line(shares: Array, highest: float) -> str:

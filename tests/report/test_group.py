@@ -15,7 +15,8 @@ from pages import Page
 from bids_harmonize.bids.logs import write_crash
 from bids_harmonize.bids.runs import Run
 from bids_harmonize.errors import BadData, UsageError
-from bids_harmonize.report.group import MOST_SITES, write_group_reports
+from bids_harmonize.report.group import write_group_reports
+from bids_harmonize.report.group_sites import MOST_SITES
 from bids_harmonize.report.page import SPACE
 
 NASTY = "<script>alert(\"1\")</script> & 'x'"
@@ -186,7 +187,7 @@ def test_skull_stripped_and_whole_heads_are_compared_inside_the_brain(tmp_path: 
     described = intensities(BEFORE, REFERENCE, 2, Brain=None, Tissues=None, NoBrain="no brain was found")
     write_sidecar(out, "sub-0002_T1w", record(described))
     rows, page = written(tmp_path)
-    assert "compared inside the brain only" in page.text
+    assert "Scans are compared in the brain." in page.text
     assert "1 scan could not be compared, because no brain was found" in page.text
     assert rows[2]["distance_after"] == "n/a"
     assert max(float(row["distance_after"]) for row in rows if row["distance_after"] != "n/a") < 0.1
@@ -200,6 +201,29 @@ def test_without_tissues_the_page_says_so(tmp_path: Path) -> None:
     rows, page = written(tmp_path)
     assert rows[0]["white_matter"] == "n/a"
     assert "no brain was found in any scan" in page.text
+    assert "Scans are compared in all but the air." in page.text
+    assert rows[0]["distance_after"] != "n/a"
+
+
+def test_sites_that_came_no_nearer_are_told(tmp_path: Path) -> None:
+    write_group(tmp_path, 12, left=2)
+    _, page = written(tmp_path)
+    assert "Harmonization brought the sites no nearer to each other." in page.text
+
+
+@pytest.mark.filterwarnings("error")
+def test_scans_of_no_known_site_are_compared_with_each_other(tmp_path: Path) -> None:
+    out = write_group(tmp_path, 8)
+    for n in range(8):
+        (out / f"sub-000{n}" / "anat" / f"sub-000{n}_desc-harmonized_T1w.json").unlink()
+        content = record(intensities(BEFORE, REFERENCE, n))
+        write_sidecar(out, f"sub-000{n}_T1w", content, **({} if n else {"Manufacturer": "Siemens"}))
+    (tmp_path / "participants.tsv").unlink()
+    write_sidecar(out, "sub-0000_T1w", record(None), Manufacturer="Siemens")
+    rows, page = written(tmp_path)
+    assert {row["site"] for row in rows} == {"Siemens", "n/a"}
+    assert "he sidecars of 7 scans say nothing of the scanner" in page.text
+    assert "There are no two sites here" in page.text
 
 
 def test_names_are_text(tmp_path: Path) -> None:
