@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.splits import LEFT_OUT, PROSTATE_LEFT_OUT
-from bids_harmonize.anatomy import brain_mask, middle_tissue, tissue_mask
-from bids_harmonize.image import as_magnitude, intensity_scale, open_image, read_voxels
+from bids_harmonize.anatomy import automatic_brain_mask, head_mask, middle_tissue, tissue_mask
+from bids_harmonize.image import as_magnitude, open_image, read_voxels
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -25,9 +25,6 @@ Mask = NDArray[np.bool_]
 ROOT = Path(__file__).parents[1]
 AVERAGED_MM = 2.0
 MARGIN_MM = 16.0
-# Of a mask that holds neck or scalp, tried one after the other.
-LARGEST_BRAIN_ML = 1800
-WIDER_OPENINGS_MM = (8.0, 11.0, 14.0, 17.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,11 +142,6 @@ def averaged(volume: Volume, steps: Sequence[int]) -> Volume:
     return np.asarray(padded.reshape(blocks).mean(axis=(1, 3, 5)), dtype=np.float32)
 
 
-def head_mask(volume: Volume) -> Mask:
-    """What is brighter than a tenth of the bright value, of several pieces the largest, its holes filled."""
-    return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0.1 * intensity_scale(volume))), dtype=bool)
-
-
 def _box(head: Mask, zooms: Sequence[float]) -> tuple[slice, ...]:
     """The head and some air around it: what lies beyond only takes time."""
     (extent,) = ndimage.find_objects(head.astype(np.int8))
@@ -160,32 +152,10 @@ def _box(head: Mask, zooms: Sequence[float]) -> tuple[slice, ...]:
     )
 
 
-def automatic_brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
-    """The brain; a mask that holds too much to be one is opened until it does not."""
-    brain = brain_mask(volume, zooms)
-    for opening in WIDER_OPENINGS_MM:
-        if np.count_nonzero(brain) * np.prod(zooms) / 1000 <= LARGEST_BRAIN_ML:
-            break
-        brain = _opened(brain, zooms, opening)
-    return brain
-
-
 def _enlarged(mask: Mask, steps: Sequence[int], shape: Sequence[int]) -> Mask:
     for axis, step in enumerate(steps):
         mask = mask.repeat(step, axis=axis)
     return mask[tuple(slice(n) for n in shape)]
-
-
-def _opened(mask: Mask, zooms: Sequence[float], width: float) -> Mask:
-    core = _largest(ndimage.distance_transform_edt(mask, sampling=zooms) > width)
-    return mask & (ndimage.distance_transform_edt(~core, sampling=zooms) <= width)
-
-
-def _largest(mask: Mask) -> Mask:
-    labels, _ = ndimage.label(mask)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return np.asarray(labels == int(np.argmax(sizes)), dtype=bool)
 
 
 @dataclass(frozen=True, kw_only=True)

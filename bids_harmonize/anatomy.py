@@ -1,11 +1,12 @@
 """Where the anatomy lies that a reference group is judged and weighed by: brain, white matter, tissue.
 
 By thresholds and distances alone, a few mm exact: good enough to weigh a loss, to imitate skull-stripping, to
-find a level and to measure quality. Used in training only.
+find a level, to measure quality and to compare sites. Harmonizing needs none of it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,12 @@ Volume = NDArray[np.float32]
 OPENING_MM = 5.0
 # Of brain and what the mask leaves in or out; a larger one holds scalp, a smaller one is a piece.
 BRAIN_MILLILITRES = (600, 2200)
+# A brain is about as deep as a ball; what was taken for one among scalp and neck muscles is not. Over the
+# radius of such a ball, masks of 22 real brains have 0.54 to 0.77, those of muscles 0.29 to 0.5.
+SHALLOWEST_BRAIN = 0.52
+# Of a mask that holds neck or scalp, tried one after the other.
+LARGEST_BRAIN_ML = 1800
+WIDER_OPENINGS_MM = (8.0, 11.0, 14.0, 17.0)
 # Air around a whole head is noise, seldom 0; around a skull-stripped brain it is 0 everywhere.
 STRIPPED_SHARE = 0.6
 # Of the bright tissue. Otsu's threshold would part fat from muscle where there is little air, as in a pelvis.
@@ -33,21 +40,49 @@ LEAST_VOXELS = 100
 THICK = 1.5
 
 
+def head_mask(volume: Volume, scale: float | None = None) -> Mask:
+    """What is brighter than a tenth of the bright value, of several pieces the largest, its holes filled.
+
+    Empty where nothing is as bright as that; `scale` is the bright value, if it is known.
+    """
+    bright = intensity_scale(volume) if scale is None else scale
+    return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0.1 * bright)), dtype=bool)
+
+
+def is_stripped(volume: Volume) -> bool:
+    """Whether nothing but a brain is left of a head."""
+    return bool(np.mean(volume == 0) > STRIPPED_SHARE)
+
+
 def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
     """The brain of a head scan, by threshold, opening and the largest component; a few mm exact.
 
     Good enough to weigh a loss, to imitate skull-stripping and to find white matter.
     """
-    if np.mean(volume == 0) > STRIPPED_SHARE:
+    if is_stripped(volume):
         return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0)), dtype=bool)
     smooth = ndimage.gaussian_filter(volume, [0.8 / zoom for zoom in zooms])
     head = smooth > otsu(smooth[smooth > 0])
     depth = ndimage.distance_transform_edt(head, sampling=zooms)
     core = _largest(depth > OPENING_MM)
-    near = ndimage.distance_transform_edt(~core, sampling=zooms) <= OPENING_MM + 1.0
-    closed = ndimage.distance_transform_edt(~(near & head), sampling=zooms) <= OPENING_MM
+    mask = np.zeros(volume.shape, dtype=bool)
+    # Distances take nearly all the time, and none is needed beyond the last step's reach.
+    box = _box(core, zooms, 3 * OPENING_MM + 1.0)
+    near = ndimage.distance_transform_edt(~core[box], sampling=zooms) <= OPENING_MM + 1.0
+    closed = ndimage.distance_transform_edt(~(near & head[box]), sampling=zooms) <= OPENING_MM
     inside = ndimage.distance_transform_edt(closed, sampling=zooms) > OPENING_MM
-    return np.asarray(ndimage.binary_fill_holes(inside | (near & head)), dtype=bool)
+    mask[box] = ndimage.binary_fill_holes(inside | (near & head[box]))
+    return mask
+
+
+def automatic_brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
+    """The brain; a mask that holds too much to be one is opened until it does not."""
+    brain = brain_mask(volume, zooms)
+    for opening in WIDER_OPENINGS_MM:
+        if np.count_nonzero(brain) * np.prod(zooms) / 1000 <= LARGEST_BRAIN_ML:
+            break
+        brain = _opened(brain, zooms, opening)
+    return brain
 
 
 def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
@@ -64,18 +99,46 @@ def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
         raise BadData(f"no brain was found (but {millilitres:.0f} ml)")
 
 
-def white_and_grey(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask]:
-    """White and grey matter, where white is the brightest (T1w) or darkest (T2w) of the brain's tissues.
+def check_solid(brain: Mask, zooms: Sequence[float]) -> None:
+    """Refuse what has the volume of a brain, but is a shell or scattered.
 
-    Three classes by k-means on the intensities inside the brain, without the 2 % darkest and 1 % brightest.
+    Raises
+    ------
+    BadData
+        It is no brain.
+    """
+    radius = (3 * np.count_nonzero(brain) * np.prod(zooms) / (4 * np.pi)) ** (1 / 3)
+    # Beyond the image there is no brain.
+    inside = np.pad(brain[_box(brain, zooms, 0)], 1)
+    depth = ndimage.distance_transform_edt(inside, sampling=zooms).max()
+    if depth < SHALLOWEST_BRAIN * radius:
+        raise BadData(f"no brain was found (but something {depth:.0f} mm deep)")
+
+
+def white_and_grey(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask]:
+    """White and grey matter, as `tissues` finds them."""
+    return tissues(volume, brain, bright=bright)[:2]
+
+
+def tissues(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask, Mask]:
+    """White matter, grey matter and fluid of a brain.
+
+    White is the brightest (T1w) or darkest (T2w), fluid the other end. Three classes by k-means on the
+    intensities inside the brain, without the 2 % darkest and 1 % brightest. Where the mask has cut away most
+    of the fluid, its class holds the grey matter next to it.
     """
     values = np.sort(volume[brain].astype(np.float64))
     if values.size < LEAST_VOXELS:
         raise BadData("no brain was found")
     values = values[int(0.02 * values.size) : int(0.99 * values.size)]
     dark, light = _thresholds(values)
-    white = (light, values[-1]) if bright else (values[0], dark)
-    return _between(volume, brain, *white), _between(volume, brain, dark, light)
+    low, high = (values[0], dark), (light, values[-1])
+    white, fluid = (high, low) if bright else (low, high)
+    return (
+        _between(volume, brain, *white),
+        _between(volume, brain, dark, light),
+        _between(volume, brain, *fluid),
+    )
 
 
 def tissue_mask(volume: Volume, zooms: Sequence[float], blur_mm: float = BLUR_MM) -> Mask:
@@ -110,6 +173,9 @@ def otsu(values: NDArray[np.float32]) -> float:
     above = below[-1] - below
     moment = np.cumsum(counts * centres)
     valid = (below > 0) & (above > 0)
+    if not np.any(valid):
+        # One class, and all of it above.
+        return 0.0
     low = moment[valid] / below[valid]
     high = (moment[-1] - moment[valid]) / above[valid]
     return float(centres[valid][np.argmax(below[valid] * above[valid] * (high - low) ** 2)])
@@ -132,6 +198,28 @@ def _thresholds(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _between(volume: Volume, region: Mask, low: float, high: float) -> Mask:
     return np.asarray(region & (volume >= low) & (volume <= high), dtype=bool)
+
+
+def _opened(mask: Mask, zooms: Sequence[float], width: float) -> Mask:
+    opened = np.zeros(mask.shape, dtype=bool)
+    # With what is beyond its edges.
+    box = _box(mask, zooms, max(zooms))
+    core = _largest(ndimage.distance_transform_edt(mask[box], sampling=zooms) > width)
+    if core.any():
+        opened[box] = mask[box] & (ndimage.distance_transform_edt(~core, sampling=zooms) <= width)
+    return opened
+
+
+def _box(mask: Mask, zooms: Sequence[float], margin: float) -> tuple[slice, ...]:
+    """Where a mask lies, with a margin in mm; all where it is empty."""
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    if not found:
+        return (slice(None),) * mask.ndim
+    margins = [math.ceil(margin / zoom) for zoom in zooms]
+    return tuple(
+        slice(max(0, axis.start - more), axis.stop + more)
+        for axis, more in zip(found[0], margins, strict=True)
+    )
 
 
 def _largest(mask: Mask) -> Mask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import torch
 
@@ -13,7 +14,7 @@ from bids_harmonize.learn import body_part_of, learn
 from bids_harmonize.model import Model
 from bids_harmonize.options import Options
 from bids_harmonize.participant import harmonize_runs, report_on_people
-from bids_harmonize.report.results import write_group_tables
+from bids_harmonize.report.group import Report, write_group_reports
 from bids_harmonize.terminal import start_logging
 
 log = logging.getLogger("bids_harmonize")
@@ -37,15 +38,26 @@ def _participant(options: Options) -> int:
 
 
 def _group(options: Options) -> int:
-    """Tables of the sidecars that are there."""
-    tables = write_group_tables(options.output_dir, write=not options.dry_run)
-    if not tables:
+    """Tables and pages of the sidecars that are there."""
+    reports = write_group_reports(
+        options.output_dir, options.bids_dir, column=options.site_column, write=not options.dry_run
+    )
+    if not reports:
         raise NothingSelected(
             f"{options.output_dir} holds no harmonized scan; run the participant level first"
         )
+    for report in reports:
+        for remark in report.sites.remarks:
+            log.warning(remark)
     if options.verbosity >= 0:
-        print(*(f"{path}: {rows} scans" for path, rows in tables.items()), sep="\n")
+        print(*(line for report in reports for line in _told(report)), sep="\n")
     return 0
+
+
+def _told(report: Report) -> Iterator[str]:
+    known = len({label for label in report.sites.labels if label is not None})
+    yield f"{report.table}: {report.scans} scans"
+    yield f"{report.page}: {known} site{'' if known == 1 else 's'}, told by {report.sites.rule}"
 
 
 def _train(options: Options) -> int:

@@ -89,6 +89,7 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
         save_transform=given.save_transform,
         out_of_distribution=given.out_of_distribution,
         models=_unique(given.model),
+        site_column=given.site_column,
         reference_size=given.reference_size,
         steps=given.steps,
         label_maps=given.label_maps,
@@ -116,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     _add_harmonization(top.add_argument_group("how it is harmonized"))
     _add_resources(top.add_argument_group("resources"))
     _add_control(top.add_argument_group("control"))
+    _add_grouping(top.add_argument_group("level group only"))
     _add_training(top.add_argument_group("level train only"))
     console.add_information(top.add_argument_group("information"), PROGRAM)
     return top
@@ -324,6 +326,16 @@ def _add_control(group: argparse._ArgumentGroup) -> None:
         "--notrack",
         action="store_true",
         help="does nothing: this program never sends anything anywhere",
+    )
+
+
+def _add_grouping(group: argparse._ArgumentGroup) -> None:
+    console.add(
+        group,
+        "--site-column",
+        metavar="NAME",
+        help="column of BIDS_DIR/participants.tsv that tells the site (default: site, site_id, scanner and "
+        "the like; without one: scanner and protocol in the sidecars)",
     )
 
 

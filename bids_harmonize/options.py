@@ -72,6 +72,8 @@ class Options(ScanOptions):
         Not needed; accepted as in other apps, and refused in the input.
     dry_run, stop_on_first_crash, reports_only : bool
         The switches of the same names.
+    site_column : str or None
+        Column of participants.tsv that tells the site (level ``group``); None means the usual names.
     reference_size : int
         Number of scans in the reference group (level ``train``).
     steps : int or None
@@ -95,6 +97,7 @@ class Options(ScanOptions):
     dry_run: bool
     stop_on_first_crash: bool
     reports_only: bool
+    site_column: str | None
     reference_size: int
     steps: int | None
     label_maps: Path | None

@@ -27,13 +27,12 @@ from bids_harmonize.anatomy import (
     white_and_grey,
 )
 from bids_harmonize.errors import BadData
+from bids_harmonize.metrics import robust_deviations
 from bids_harmonize.quality import MEASURES, UNMEASURED, Quality, in_digits, measure_quality
 
 QUANTILES = np.linspace(0.02, 0.98, 49)
 # DICOM's terms for body parts that show a brain.
 HEADS = frozenset({"HEAD", "BRAIN", "SKULL", "HEADNECK"})
-# Makes a median absolute deviation comparable to a standard deviation.
-MAD_TO_SIGMA = 1.4826
 # A ruined measure tells that a scan is bad, not how bad.
 MOST_OF_ONE_MEASURE = 3.0
 # Candidates that differ by a smaller share are alike, however equal all the others are.
@@ -196,7 +195,7 @@ def _judge(
 ) -> list[Judgement]:
     distances = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
     typical = float(np.median(distances))
-    homogeneity = _robust(-distances / (typical or distances.max() or 1.0))
+    homogeneity = robust_deviations(-distances / (typical or distances.max() or 1.0), ALIKE)
     return [
         Judgement(
             scan=scan,
@@ -221,16 +220,10 @@ def _deviations(scans: Sequence[ReferenceScan]) -> list[dict[str, float]]:
         if not measured:
             continue
         logs = np.log([scans[n].quality.values[name] for n in measured])
-        signed = _robust(logs if measure.more_is_better else -logs)
+        signed = robust_deviations(logs if measure.more_is_better else -logs, ALIKE)
         for n, value in zip(measured, signed, strict=True):
             deviations[n][name] = float(np.clip(value, -MOST_OF_ONE_MEASURE, MOST_OF_ONE_MEASURE))
     return deviations
-
-
-def _robust(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Deviations from the median, in robust standard deviations but at least `ALIKE`."""
-    centred = values - np.median(values)
-    return centred / max(MAD_TO_SIGMA * float(np.median(np.abs(centred))), ALIKE)
 
 
 def _verdicts(stayed: Sequence[Judgement], left: Sequence[Judgement]) -> list[Verdict]:

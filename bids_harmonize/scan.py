@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import torch
 from nibabel.nifti1 import Nifti1Image
 
 from bids_harmonize.bids import derivatives
+from bids_harmonize.distribution import describe_distribution
 from bids_harmonize.errors import BadData, HarmonizeError
-from bids_harmonize.image import open_image
+from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
 from bids_harmonize.model import Harmonized, Model, Transform, unchanged
 from bids_harmonize.options import ScanOptions
 from bids_harmonize.recognition import Recognition
+from bids_harmonize.reference import HEADS
 from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")
@@ -142,11 +145,18 @@ def process(plan: Plan) -> bool:
     # Once the old sidecar is gone, a run that is stopped here is done again by the next.
     plan.clear()
     if unlike and plan.options.out_of_distribution == "skip":
-        record = _record(plan, result, [unlike]) | {"Harmonized": False, "OutputScale": None}
+        record = _record(plan, result, [unlike]) | {
+            "Harmonized": False,
+            "OutputScale": None,
+            "Intensities": _intensities(plan, image, result, harmonized=False),
+        }
         _write(plan, plan.unharmonized, unchanged(image), record, start)
         return False
     warnings = ([unlike] if unlike else []) + _warnings(image, result.summary)
-    record = _record(plan, result, warnings) | {"Edit": result.summary}
+    record = _record(plan, result, warnings) | {
+        "Edit": result.summary,
+        "Intensities": _intensities(plan, image, result, harmonized=True),
+    }
     transform = result.transform if plan.options.save_transform else None
     _write(plan, plan.output, result.image, record, start, transform)
     return True
@@ -233,6 +243,20 @@ def _record(plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str
         "OutOfDistribution": _told(result.recognition),
         "Warnings": list(warnings),
     }
+
+
+def _intensities(plan: Plan, image: Nifti1Image, result: Harmonized, *, harmonized: bool) -> dict[str, Any]:
+    """What the group level compares sites by."""
+    # Read again: kept beside all that harmonizing needs, the scan would raise the peak of memory.
+    before = as_magnitude(read_voxels(image))[0]
+    return describe_distribution(
+        before,
+        np.asarray(result.image.dataobj).reshape(before.shape) if harmonized else None,
+        result.transform.scale,
+        zooms(image),
+        modality=str(plan.model.card["Modality"]),
+        head=bool(HEADS & set(plan.model.card["BodyParts"])),
+    )
 
 
 def _check_memory(image: Nifti1Image, path: Path, limit: int | None) -> None:

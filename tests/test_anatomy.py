@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from heads import HEAD_GRID, MPRAGE, T2_SPIN_ECHO
@@ -11,11 +13,15 @@ from numpy.typing import NDArray
 
 from bids_harmonize.acquisition import Protocol
 from bids_harmonize.anatomy import (
+    automatic_brain_mask,
     brain_mask,
     check_brain,
+    check_solid,
+    head_mask,
     middle_tissue,
     otsu,
     slice_axis,
+    tissues,
     white_and_grey,
 )
 from bids_harmonize.errors import BadData
@@ -52,6 +58,14 @@ def test_what_is_too_small_or_too_large_is_no_brain(millilitres: int) -> None:
         check_brain(mask, (20.0, 20.0, 20.0))
 
 
+@pytest.mark.parametrize(("inner", "solid"), [(0, True), (60, False)])
+def test_a_shell_is_no_brain(inner: int, solid: bool) -> None:
+    x, y, z = np.meshgrid(*[np.arange(-100, 100, 4.0)] * 3, indexing="ij", sparse=True)
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    with nullcontext() if solid else pytest.raises(BadData, match="no brain"):
+        check_solid((radius < 75) & (radius >= inner), (4.0, 4.0, 4.0))
+
+
 @pytest.mark.parametrize(("protocol", "bright"), [(MPRAGE, True), (T2_SPIN_ECHO, False)], ids=["T1w", "T2w"])
 def test_white_and_grey_matter_of_the_true_brain(head: Head, protocol: Protocol, bright: bool) -> None:
     volume = render(head, protocol, HEAD_GRID, RECEIVER, seed=(2,))
@@ -63,6 +77,38 @@ def test_white_and_grey_matter_of_the_true_brain(head: Head, protocol: Protocol,
     # Voxels of 3.5 mm hold more than one tissue.
     assert np.mean(true_white[white]) > 2 * np.mean(true_white[grey])
     assert np.mean(true_grey[grey]) > 2 * np.mean(true_grey[white])
+
+
+def test_a_brain_tied_to_the_neck_is_cut_loose() -> None:
+    x, y, z = np.meshgrid(*[np.arange(-120, 120, 4.0)] * 3, indexing="ij", sparse=True)
+    brain = np.sqrt(x**2 + y**2 + z**2) < 65
+    neck = (np.maximum(np.abs(x), np.abs(y)) < 80) & (z < -80)
+    stem = (np.hypot(x, y) < 10) & (z < 0)
+    noise = np.random.default_rng(0).uniform(1, 20, brain.shape)
+    volume = (1000 * (brain | neck | stem) + noise).astype(np.float32)
+    mask = automatic_brain_mask(volume, (4.0, 4.0, 4.0))
+    assert np.mean(mask[brain]) > 0.95
+    assert np.mean(mask[neck]) < 0.02
+
+
+def test_the_head_has_no_holes_and_no_islands() -> None:
+    volume = np.zeros((20, 20, 20), dtype=np.float32)
+    volume[3:15, 3:15, 3:15] = 100
+    volume[8, 8, 8] = 0
+    volume[18, 18, 18] = 100
+    mask = head_mask(volume)
+    assert mask[8, 8, 8] and not mask[18, 18, 18]
+    assert np.count_nonzero(mask) == 12**3
+
+
+@pytest.mark.parametrize(("protocol", "bright"), [(MPRAGE, True), (T2_SPIN_ECHO, False)], ids=["T1w", "T2w"])
+def test_fluid_lies_beyond_grey_matter(head: Head, protocol: Protocol, bright: bool) -> None:
+    volume = render(head, protocol, HEAD_GRID, RECEIVER, seed=(2,))
+    masks = tissues(volume, truth(head), bright=bright)
+    white, grey, fluid = (float(np.median(volume[mask])) for mask in masks)
+    assert white > grey > fluid if bright else white < grey < fluid
+    true_fluid = truth(head, ("csf",))
+    assert np.mean(true_fluid[masks[2]]) > 2 * np.mean(true_fluid[masks[1]])
 
 
 def test_no_tissues_without_a_brain() -> None:

@@ -856,7 +856,8 @@ def test_tables_list_what_the_sidecars_say(raw: Path, out: Path, tmp_path: Path)
     before = snapshot(copy)
     result = harmonize(raw, copy, "group")
     assert result.code == 0
-    added = {f"group_{suffix}.{ending}" for suffix in ("T1w", "T2w") for ending in ("tsv", "json")}
+    endings = ("tsv", "json", "html")
+    added = {f"group_{suffix}.{ending}" for suffix in ("T1w", "T2w") for ending in endings}
     after = snapshot(copy)
     assert set(after) - set(before) == added
     assert {name: after[name] for name in before} == before
@@ -893,6 +894,20 @@ def test_unfinished_files_are_in_no_table(raw: Path, out: Path, tmp_path: Path) 
     unfinished.write_text("")
     result = harmonize(raw, copy, "group")
     assert (result.code, "group_T1w.tsv: 3 scans" in result.out) == (0, True), result.err
+
+
+def test_sites_are_told_by_the_column_asked_for(raw: Path, out: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "raw", tmp_path / "out"
+    for original, copy in zip((raw, out), copies, strict=True):
+        shutil.copytree(original, copy)
+    people = sorted(path.name for path in raw.glob("sub-*"))
+    rows = ["participant_id\thospital", *(f"{person}\t{n % 2}" for n, person in enumerate(people))]
+    (copies[0] / "participants.tsv").write_text("\n".join(rows) + "\n")
+    result = harmonize(*copies, "group", "--site-column", "hospital")
+    assert (result.code, "2 sites, told by the column “hospital”" in result.out) == (0, True), result.err
+    assert "hospital" not in harmonize(*copies, "group").out
+    wrong = harmonize(*copies, "group", "--site-column", "ward")
+    assert (wrong.code, "no column 'ward'" in wrong.err) == (64, True)
 
 
 def test_group_without_results_is_18(small: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from heads import MPRAGE
 from numpy.typing import NDArray
 
 from benchmarks.data import PROSTATE, Data
-from benchmarks.scans import RealScans, automatic_brain_mask, averaged, head_mask, read_scan, shared_folder
+from benchmarks.scans import RealScans, averaged, read_scan, shared_folder
 from benchmarks.tiers.intensities import LEVEL, as_it_is
 from bids_harmonize.phantom import Grid, Head, Receiver, render
 
@@ -46,28 +46,6 @@ def test_a_voxel_stays_at_its_place(volume: NDArray[np.float32], tmp_path: Path,
     assert np.abs(wanted - got).max() <= (0.01 if native else 0.51)
     assert scan.zooms == pytest.approx((1.5, 1, 1) if native else (1.5, 2, 2))
     assert (scan.name, scan.person, scan.site, scan.modality) == ("sub-1_T1w", "sub-1", "here", "T1w")
-
-
-def test_a_brain_tied_to_the_neck_is_cut_loose() -> None:
-    x, y, z = np.meshgrid(*[np.arange(-120, 120, 4.0)] * 3, indexing="ij", sparse=True)
-    brain = np.sqrt(x**2 + y**2 + z**2) < 65
-    neck = (np.maximum(np.abs(x), np.abs(y)) < 80) & (z < -80)
-    stem = (np.hypot(x, y) < 10) & (z < 0)
-    noise = np.random.default_rng(0).uniform(1, 20, brain.shape)
-    volume = (1000 * (brain | neck | stem) + noise).astype(np.float32)
-    mask = automatic_brain_mask(volume, (4.0, 4.0, 4.0))
-    assert np.mean(mask[brain]) > 0.95
-    assert np.mean(mask[neck]) < 0.02
-
-
-def test_the_head_has_no_holes_and_no_islands() -> None:
-    volume = np.zeros((20, 20, 20), dtype=np.float32)
-    volume[3:15, 3:15, 3:15] = 100
-    volume[8, 8, 8] = 0
-    volume[18, 18, 18] = 100
-    mask = head_mask(volume)
-    assert mask[8, 8, 8] and not mask[18, 18, 18]
-    assert np.count_nonzero(mask) == 12**3
 
 
 @real

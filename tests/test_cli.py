@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 LABEL = st.text("abcXYZ019+", min_size=1)
 # One value for every option that takes one.
 VALUES = {
+    "NAME": "ward",
     "LABEL": "01",
     "SUFFIX": "T2w",
     "MODEL": "mine",
@@ -61,6 +62,7 @@ def test_defaults(dataset: Path) -> None:
     assert options.n_cpus == options.omp_nthreads == console.default_cpus(os.environ) >= 1
     assert options.mem_bytes is options.work_dir is options.database_dir is options.steps is None
     assert options.label_maps is None
+    assert options.site_column is None
     assert options.out_of_distribution == "skip"
     assert (options.device, options.seed, options.reference_size, options.verbosity) == ("auto", 0, 13, 0)
     switches = (
@@ -126,6 +128,8 @@ def test_levels(dataset: Path, level: str) -> None:
         (["--steps", "100"], "steps", 100),
         (["--out-of-distribution", "fail"], "out_of_distribution", "fail"),
         (["--out_of_distribution=harmonize"], "out_of_distribution", "harmonize"),
+        (["--site-column", "Scanner 2"], "site_column", "Scanner 2"),
+        (["--site_column", "ward"], "site_column", "ward"),
         (["--label-maps", "/"], "label_maps", Path("/")),
         (["--label_maps", "/"], "label_maps", Path("/")),
         (["-v"], "verbosity", 1),

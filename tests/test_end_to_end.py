@@ -127,7 +127,7 @@ def test_derivatives_of_the_phantom_are_valid(derivatives: Path, tmp_path: Path)
 
 def test_derivatives_with_curves_and_tables_are_valid(with_curves: Path, tmp_path: Path) -> None:
     assert len(list(with_curves.rglob("*_curves.safetensors"))) == 8
-    assert len(list(with_curves.glob("group_*"))) == 4
+    assert len(list(with_curves.glob("group_*"))) == 6
     assert problems(with_curves, tmp_path) == []
 
 

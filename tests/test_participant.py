@@ -25,6 +25,7 @@ from toys import (
     screen,
     sidecar_of,
     snapshot,
+    voxels_of,
     write_dataset,
     write_scan,
 )
@@ -201,6 +202,20 @@ def test_a_dry_run_names_both_files(dataset: Path, tmp_path: Path, model) -> Non
     named = {line.strip() for line in harmonize(*call, model(ALWAYS)).out.splitlines()}
     assert {str(passed_through(tmp_path / "out")), str(output_of(tmp_path / "out", SCAN))} <= named
     assert "unharmonized" not in harmonize(*call, model(None)).out
+
+
+def test_intensities_are_told_before_and_where_harmonized_after(dataset: Path, tmp_path: Path, model) -> None:
+    found = {}
+    for logit, path in ((ALWAYS, passed_through), (NEVER, lambda out: output_of(out, SCAN))):
+        output = tmp_path / f"out{logit}"
+        assert harmonize(dataset, output, "participant", "--model", model(logit), *SKIP).code == 0
+        found[logit] = record_of(path(output))["Intensities"]
+        image = voxels_of(path(output))
+    assert set(found[ALWAYS]["Foreground"]) == {"Before"}
+    assert set(found[NEVER]["Foreground"]) == {"Before", "After"}
+    assert found[NEVER]["Foreground"]["Before"] == found[ALWAYS]["Foreground"]["Before"]
+    after = found[NEVER]["Foreground"]["After"]
+    assert np.quantile(image[image > 0], 0.02) < after[24] < image.max()
 
 
 def test_the_table_of_the_group_counts_it(dataset: Path, tmp_path: Path, model) -> None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.methods import OURS, Method, n4_corrected
 from benchmarks.scans import Mask, Scan, Volume
-from bids_harmonize.anatomy import BRAIN_MILLILITRES, STRIPPED_SHARE, white_and_grey
+from bids_harmonize import anatomy
+from bids_harmonize.anatomy import BRAIN_MILLILITRES, white_and_grey
 from bids_harmonize.reference import QUANTILES
 
 Curve = NDArray[np.float64]
@@ -96,7 +97,7 @@ def as_it_is(scan: Scan) -> Intensities:
 
 def is_stripped(scan: Scan) -> bool:
     """Whether nothing but a brain is left of the head."""
-    return bool(np.mean(scan.volume == 0) > STRIPPED_SHARE)
+    return anatomy.is_stripped(scan.volume)
 
 
 def has_brain(scan: Scan) -> bool:

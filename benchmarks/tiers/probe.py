@@ -44,7 +44,8 @@ from benchmarks.tiers.intensities import (
     sample,
     tissue_medians,
 )
-from benchmarks.tiers.statistics import INTERVAL, balanced_accuracy
+from benchmarks.tiers.statistics import INTERVAL
+from bids_harmonize.metrics import balanced_accuracy
 from bids_harmonize.reference import QUANTILES
 
 TIER = "F"

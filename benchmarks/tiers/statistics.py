@@ -1,18 +1,15 @@
-"""Reliability, and accuracy with an interval."""
+"""Reliability and spread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-DRAWS = 4000
 INTERVAL = (2.5, 97.5)
-# Jeffreys: of a share, Beta(1/2, 1/2).
-PRIOR = 0.5
 
 
 def intraclass_correlation(ratings: Array) -> float:
@@ -45,19 +42,6 @@ def intraclass_correlation(ratings: Array) -> float:
     if total <= 1e-20 * mean**2:
         return 0.0
     return (between - error) / total
-
-
-def balanced_accuracy(true: Sequence[str], found: Sequence[str]) -> tuple[float, Array]:
-    """Mean over the classes of the share of scans that were recognized, and draws from its posterior.
-
-    The posterior of every class's share is a beta distribution (Brodersen et al. 2010,
-    doi:10.1109/ICPR.2010.764; here with Jeffreys' prior): honest about classes of two scans, which a
-    bootstrap is not.
-    """
-    rng = np.random.default_rng(0)
-    hits = [np.array([f == t for t, f in zip(true, found, strict=True) if t == c]) for c in sorted(set(true))]
-    draws = [rng.beta(PRIOR + hit.sum(), PRIOR + (~hit).sum(), DRAWS) for hit in hits]
-    return float(np.mean([hit.mean() for hit in hits])), np.mean(draws, axis=0)
 
 
 def coefficient_of_variation(values: Array) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ _CANNOT_CREATE = frozenset(
 )
 # With the random part, this keeps the temporary name below the 255 bytes that file systems take.
 _LONGEST_NAME = 200
+# No string of a JSON text holds a line break, so this is never part of one.
+_NUMBERS = re.compile(r"\[\n([\s0-9.,eE+-]+)\n\s*\]")
 
 
 @contextmanager
@@ -88,8 +91,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def as_json(content: Mapping[str, Any]) -> str:
-    """The text of a JSON file as this package writes them."""
-    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    """The text of a JSON file as this package writes them; a list of numbers takes one line."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
 
 def output_error(path: Path, error: OSError) -> HarmonizeError:

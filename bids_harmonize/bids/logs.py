@@ -6,8 +6,9 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bids_harmonize.bids.atomic import write_json, write_text
 from bids_harmonize.bids.runs import Run, output_stem
@@ -77,6 +78,32 @@ def write_crash(output_dir: Path, run: Run, error_text: str) -> Path:
     path = output_dir / "logs" / f"crash_{_unique()}_{output_stem(run)[-120:]}.txt"
     write_text(path, f"{run.relative}\n\n{error_text.rstrip()}\n")
     return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crash:
+    """A scan that failed: its path in the dataset, and the sentence that the user saw."""
+
+    scan: PurePosixPath
+    sentence: str
+
+    @property
+    def stem(self) -> str:
+        """Of the scan's file name."""
+        return self.scan.name.split(".")[0]
+
+
+def read_crashes(output_dir: Path) -> list[Crash]:
+    """The last failure of every scan that ever failed, as `write_crash` recorded it."""
+    last: dict[PurePosixPath, Crash] = {}
+    for path in sorted((output_dir / "logs").glob("crash_*.txt")):
+        try:
+            scan, _, sentence = (path.read_text(encoding="utf-8").splitlines() + 3 * [""])[:3]
+        except (OSError, UnicodeDecodeError):
+            continue
+        if scan:
+            last[PurePosixPath(scan)] = Crash(scan=PurePosixPath(scan), sentence=sentence)
+    return list(last.values())
 
 
 def _unique() -> str:

@@ -111,7 +111,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], whole: Container[
     body = "".join(
         f"<tr>{''.join(_cell(text, n in whole) for n, text in enumerate(row))}</tr>" for row in rows
     )
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return scrolled(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def scrolled(content: str) -> str:
+    """HTML that may be wider than the window, and is then moved sideways by itself, by keys too."""
+    return f'<div class="wide" tabindex="0">{content}</div>'
 
 
 def _cell(text: str, whole: bool) -> str:

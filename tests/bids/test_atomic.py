@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_harmonize.bids.atomic import output_error, write_atomically, write_json
+from bids_harmonize.bids.atomic import as_json, output_error, write_atomically, write_json
 from bids_harmonize.errors import BadData, CannotCreate, InputOutputError
 
 NAME = "sub-01_desc-harmonized_T1w.nii.gz"
@@ -139,3 +139,11 @@ def test_json_is_utf8_in_order_and_refuses_nan(tmp_path: Path) -> None:
         write_json(path, {"a": math.nan})
     assert json.loads(path.read_text(encoding="utf-8"))["a"] == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers()), st.text())
+def test_a_list_of_numbers_takes_one_line(numbers: list[float], other: str) -> None:
+    content = {"numbers": numbers, "deeper": {"numbers": numbers, "texts": [other, "1,\n2"]}, "text": other}
+    text = as_json(content)
+    assert json.loads(text) == content
+    assert f'"numbers": {json.dumps(numbers)},' in text.splitlines()[1]
