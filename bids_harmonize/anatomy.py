@@ -29,6 +29,8 @@ SHALLOWEST_BRAIN = 0.52
 # Of a mask that holds neck or scalp, tried one after the other.
 LARGEST_BRAIN_ML = 1800
 WIDER_OPENINGS_MM = (8.0, 11.0, 14.0, 17.0)
+# Of the median without fat: below grey matter, above air.
+CAP = np.float32(0.6)
 # Air around a whole head is noise, seldom 0; around a skull-stripped brain it is 0 everywhere.
 STRIPPED_SHARE = 0.6
 # Of the bright tissue. Otsu's threshold would part fat from muscle where there is little air, as in a pelvis.
@@ -97,6 +99,22 @@ def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
     low, high = BRAIN_MILLILITRES
     if not low < millilitres < high:
         raise BadData(f"no brain was found (but {millilitres:.0f} ml)")
+
+
+def find_brain(volume: Volume, zooms: Sequence[float], *, bright: bool) -> Mask:
+    """The brain, also where fat (`bright`: T1w) or fluid (T2w) outshines it by far.
+
+    Under fat so bright, muscle of the neck may come along.
+
+    Raises
+    ------
+    BadData
+        None was found.
+    """
+    try:
+        return _checked(automatic_brain_mask(volume, zooms), zooms)
+    except BadData:
+        return _checked(automatic_brain_mask(_dimmed(volume, bright=bright), zooms), zooms)
 
 
 def check_solid(brain: Mask, zooms: Sequence[float]) -> None:
@@ -194,6 +212,26 @@ def _thresholds(values: NDArray[np.float64]) -> tuple[float, float]:
             break
         means = updated
     return float(thresholds[0]), float(thresholds[1])
+
+
+def _checked(brain: Mask, zooms: Sequence[float]) -> Mask:
+    check_brain(brain, zooms)
+    check_solid(brain, zooms)
+    return brain
+
+
+def _dimmed(volume: Volume, *, bright: bool) -> Volume:
+    """Without what would take the upper class of Otsu's threshold for itself, so that air has the lower."""
+    tissue = volume[head_mask(volume)]
+    if tissue.size == 0:
+        return volume
+    if not bright:
+        return np.minimum(volume, np.median(tissue))
+    fat = otsu(tissue)
+    rest = tissue[tissue <= fat]
+    if rest.size == 0:
+        return volume
+    return np.minimum(np.where(volume > fat, np.float32(0), volume), CAP * np.median(rest))
 
 
 def _between(volume: Volume, region: Mask, low: float, high: float) -> Mask:

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from bids_harmonize.anatomy import (
     Mask,
     Volume,
-    automatic_brain_mask,
-    check_brain,
-    check_solid,
+    find_brain,
     head_mask,
     is_stripped,
     tissues,
@@ -149,10 +147,9 @@ def _brain(
 ) -> tuple[Mask, tuple[Mask, Mask, Mask]]:
     if not head:
         raise BadData("brains are looked for in heads only")
-    brain = automatic_brain_mask(volume, zooms)
-    check_brain(brain, zooms)
-    check_solid(brain, zooms)
-    masks = tissues(volume, brain, bright=modality == "T1w")
+    bright = modality == "T1w"
+    brain = find_brain(volume, zooms, bright=bright)
+    masks = tissues(volume, brain, bright=bright)
     if not all(mask.any() for mask in masks):
         raise BadData("no brain was found (its tissues are all alike)")
     return brain, masks

@@ -17,6 +17,7 @@ from bids_harmonize.anatomy import (
     brain_mask,
     check_brain,
     check_solid,
+    find_brain,
     head_mask,
     middle_tissue,
     otsu,
@@ -48,6 +49,31 @@ def test_skull_stripped_brain_is_found(head: Head, protocol: Protocol) -> None:
     volume = render(head, protocol, HEAD_GRID, RECEIVER, seed=(2,)) * truth(head)
     brain = brain_mask(volume.astype(np.float32), HEAD_GRID.zooms)
     assert np.sum(brain & truth(head)) > 0.75 * truth(head).sum()
+
+
+def test_a_brain_under_fat_three_times_as_bright_is_found_whole(head: Head) -> None:
+    volume = render(head, MPRAGE, HEAD_GRID, RECEIVER, seed=(2,))
+    volume[truth(head, ("fat",))] *= 2
+    with pytest.raises(BadData, match="no brain"):
+        check_brain(automatic_brain_mask(volume, HEAD_GRID.zooms), HEAD_GRID.zooms)
+    found = find_brain(volume, HEAD_GRID.zooms, bright=True)
+    assert np.mean(found[truth(head, BRAIN[:3])]) > 0.85
+    assert np.mean(truth(head)[found]) > 0.6
+
+
+def test_a_brain_in_fluid_that_outshines_it_is_found(head: Head) -> None:
+    volume = render(head, T2_SPIN_ECHO, HEAD_GRID, RECEIVER, seed=(2,))
+    volume[truth(head, ("csf",))] *= 2
+    found = find_brain(volume, HEAD_GRID.zooms, bright=False)
+    overlap = 2 * np.sum(found & truth(head)) / (found.sum() + truth(head).sum())
+    assert overlap > 0.9
+
+
+def test_noise_has_no_brain() -> None:
+    noise = np.random.default_rng(0).rayleigh(20, (40, 40, 40)).astype(np.float32)
+    for bright in (True, False):
+        with pytest.raises(BadData, match="no brain"):
+            find_brain(noise, (1.0, 1.0, 1.0), bright=bright)
 
 
 @pytest.mark.parametrize("millilitres", [0, 500, 2300])

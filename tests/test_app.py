@@ -702,7 +702,9 @@ def test_a_full_disk_is_74_and_leaves_nothing_half_written(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert result.code == 74
-    (line,) = (line for line in result.err.splitlines() if "_T1w" in line and "could not be written" in line)
+    (line,) = (
+        line for line in result.err.splitlines() if "/anat/" in line and "could not be written" in line
+    )
     assert "sub-01" in line
     assert scan_files(output) == expected_files("sub-02_T1w.nii.gz", curves=bool(arguments))
 

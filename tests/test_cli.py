@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -502,10 +503,15 @@ def test_signals_end_it_with_one_sentence(tmp_path: Path, number: int, code: int
         "--bids-filter-file",
         str(pipe),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job ignores SIGINT, and what it starts inherits that.
+    heed = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         # Opening a pipe to write succeeds as soon as the program reads it; it then waits for content.
         writer = os.open(pipe, os.O_WRONLY)
         process.send_signal(number)
-        _, printed = process.communicate(timeout=30)
-        os.close(writer)
+        try:
+            _, printed = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            os.close(writer)
     assert (process.returncode, printed) == (code, f"bids-harmonize: error: {word}\n")
