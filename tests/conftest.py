@@ -21,6 +21,10 @@ settings.load_profile("patient")
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="faults in their long mode: hours, not minutes")
+
+
 @pytest.fixture(scope="module")
 def models_that_cannot_tell() -> Iterator[None]:
     """Models take whatever they are shown, toys too."""

@@ -48,7 +48,7 @@ KINDS = {
     "failed": "failed",
     "passed": "passed through, not harmonized",
     "unlike": "unlike what the model is meant for",
-    "outlier": "outliers",
+    "outlier": "unlike the others",
     "warned": "with warnings",
 }
 

@@ -412,9 +412,16 @@ def _about_histogram(one: Shown, drawn: Drawn) -> str:
     if one.scan.reference is None:
         return f"{told} The model card does not say how the reference group's intensities are spread."
     shares = " and ".join(f"{100 * share:.0f}{SPACE}% {what}" for what, share in drawn.apart.items())
+    intensities = one.record.get("Intensities")
+    stripped = isinstance(intensities, Mapping) and intensities.get("SkullStripped") is True
+    aim = (
+        "The group's scans show whole heads and this one a brain alone, so it must differ from them."
+        if stripped
+        else "Heads differ, so 0 is not the aim."
+    )
     return (
         f"{told} Grey: 90 % of the reference group's scans. Tissue whose intensity would have to change to "
-        f"match the group's median: {shares}. Heads differ, so 0 is not the aim."
+        f"match the group's median: {shares}. {aim}"
     )
 
 

@@ -436,6 +436,15 @@ def test_the_group_s_own_histogram_lies_within_its_band(study: Study) -> None:
     assert "does not say" not in page.text
 
 
+@pytest.mark.parametrize("stripped", [True, False])
+def test_a_brain_alone_is_not_said_to_lack_a_head(study: Study, stripped: bool) -> None:
+    reference = ReferenceIntensities(top=100.0, shares=np.full((3, 80), 0.0125))
+    study.add(brain(), 2 * brain(), Intensities={"SkullStripped": stripped})
+    text = study.page(cards={SHA256: CARD | {"ReferenceIntensities": reference.card()}}).text
+    assert ("show whole heads and this one a brain alone" in text) == stripped
+    assert ("Heads differ" in text) != stripped
+
+
 @pytest.mark.parametrize("card", [{}, CARD, CARD | {"ReferenceIntensities": {"Top": "x"}}])
 def test_without_a_band_the_page_says_so(study: Study, card: dict[str, Any]) -> None:
     study.add(brain(), 2 * brain())
