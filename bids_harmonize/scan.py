@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from nibabel.nifti1 import Nifti1Image
@@ -19,7 +18,7 @@ from nibabel.nifti1 import Nifti1Image
 from bids_harmonize.bids import derivatives
 from bids_harmonize.distribution import describe_distribution
 from bids_harmonize.errors import BadData, HarmonizeError
-from bids_harmonize.image import as_magnitude, open_image, read_voxels, zooms
+from bids_harmonize.image import as_magnitude, open_image, read_voxels, save_image, zooms
 from bids_harmonize.model import Harmonized, Model, Transform, unchanged
 from bids_harmonize.options import ScanOptions
 from bids_harmonize.recognition import Recognition
@@ -205,7 +204,7 @@ def _write(
         log.warning("%s: %s", plan.name, warning)
     try:
         with derivatives.write_atomically(output) as temporary:
-            nib.save(image, temporary)
+            save_image(image, temporary)
         if transform is not None:
             with derivatives.write_atomically(derivatives.transform_path(output)) as temporary:
                 transform.save(temporary)

@@ -161,10 +161,11 @@ def grey_png(plane: NDArray[np.float32], window: float) -> bytes:
     window
         What is white; black is 0.
     """
-    from matplotlib.image import imsave
+    from PIL import Image
 
+    grey = np.clip(plane.T[::-1] * np.float32(255 / max(window, 1e-30)), 0, 255)
     file = io.BytesIO()
-    imsave(file, plane.T, cmap="gray", vmin=0, vmax=window, origin="lower", format="png")
+    Image.fromarray(np.rint(grey).astype(np.uint8)).save(file, format="png")
     return file.getvalue()
 
 

@@ -253,7 +253,8 @@ def _planes(tissue: Mask, size: Sequence[float]) -> list[Plane]:
 
 
 def _slice(volume: NDArray[Any], plane: Plane) -> NDArray[Any]:
-    return np.take(volume, plane.number - 1, axis=PLANES[plane.name])
+    # Not numpy.take, which copies all of a volume in Fortran's order.
+    return np.moveaxis(volume, PLANES[plane.name], 0)[plane.number - 1]
 
 
 def _slices(scan: Scan, planes: Sequence[Plane], before: Volume | None, after: Volume | None) -> list[str]:

@@ -289,7 +289,7 @@ def test_left_is_at_the_left_however_the_image_lies(study: Study, axes: str) -> 
     for plane in record["planes"]:
         axis = scan_figures.PLANES[plane["name"]]
         expected = np.take(voxels, plane["number"] - 1, axis=axis).T[::-1]
-        picture = study.picture(f"before{plane['name'].capitalize()}")[..., 0]
+        picture = study.picture(f"before{plane['name'].capitalize()}")
         scaled = np.clip(expected / intensity_scale(voxels), 0, 1)
         np.testing.assert_allclose(picture, scaled, atol=1 / 128)
     assert page.text.count("L") > 2
