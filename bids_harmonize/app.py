@@ -28,7 +28,7 @@ def run(options: Options) -> int:
     derivatives.check_locations(
         options.output_dir, options.bids_dir, work_dir=options.work_dir, database_dir=options.database_dir
     )
-    torch.set_num_threads(options.omp_nthreads)
+    torch.set_num_threads(options.omp_nthreads or options.n_cpus)
     levels = {"participant": _participant, "group": _group, "train": _train}
     return levels[options.level](options)
 

@@ -77,7 +77,7 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
         skip_validation=given.skip_bids_validation,
         database_dir=given.bids_database_dir,
         n_cpus=n_cpus,
-        omp_nthreads=given.omp_nthreads or n_cpus,
+        omp_nthreads=given.omp_nthreads,
         mem_bytes=given.mem,
         work_dir=given.work_dir,
         device=given.device,
@@ -155,9 +155,18 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
 
 def _run(argv: Sequence[str] | None) -> int:
     options = parse(sys.argv[1:], program=sys.argv[0]) if argv is None else parse(argv)
+    if _wants_workers(options):
+        from bids_harmonize.workers import start_early
+
+        start_early()
     from bids_harmonize.app import run
 
     return run(options)
+
+
+def _wants_workers(options: Options) -> bool:
+    harmonizes = options.level == "participant" and not (options.dry_run or options.reports_only)
+    return harmonizes and options.n_cpus > (options.omp_nthreads or 1)
 
 
 def _add_positionals(group: argparse._ArgumentGroup) -> None:
@@ -280,14 +289,15 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
         aliases=("--nprocs",),
         metavar="N",
         type=console.positive,
-        help="number of CPUs; also --nprocs (default: $SLURM_CPUS_PER_TASK, else those this process may use)",
+        help="number of CPUs: as many scans at a time, each with --omp-nthreads; also --nprocs "
+        "(default: $SLURM_CPUS_PER_TASK, else those this process may use)",
     )
     console.add(
         group,
         "--omp-nthreads",
         metavar="N",
         type=console.positive,
-        help="number of threads for one scan (default: the number of CPUs)",
+        help="number of threads for one scan (default: its share of the CPUs)",
     )
     console.add(
         group,

@@ -34,7 +34,7 @@ def run(options: ImageOptions) -> int:
         As `scan.process` and `image.open_image` do.
     """
     start_logging(options.verbosity)
-    torch.set_num_threads(options.omp_nthreads)
+    torch.set_num_threads(options.omp_nthreads or 1)
     log.info("harmonizing %s", options.source, extra=STATUS)
     try:
         plan = _plan(options)

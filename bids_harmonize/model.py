@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -249,7 +250,7 @@ class Model:
     ) -> Transform:
         """Predict the curves and turn them as the image lies."""
         order, flips = _to_ras(affine)
-        with torch.no_grad():
+        with torch.no_grad(), _one_thread():
             curves = self.network(histogram[None])[0]
         back = curves.flip([axis + 1 for axis in flips]).permute(
             0, *(order.index(axis) + 1 for axis in range(3))
@@ -257,6 +258,17 @@ class Model:
         curves = (back * float(self.card["OutputScale"]["Unit"])).contiguous()
         x, y, z = shape
         return Transform(curves=curves, shape=(x, y, z), scale=scale)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of floating-point numbers in one order: the same voxels, however many threads there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def read_card(weights: Path) -> dict[str, Any]:

@@ -20,8 +20,8 @@ class ScanOptions:
         ``harmonize``, ``skip`` or ``fail``: what to do with scans unlike what the model is meant for.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    omp_nthreads : int
-        Threads for one scan.
+    omp_nthreads : int or None
+        Threads for one scan; None means its share of the CPUs.
     save_transform, force : bool
         The switches of the same names.
     mem_bytes : int or None
@@ -37,7 +37,7 @@ class ScanOptions:
     models: tuple[str, ...]
     out_of_distribution: str
     device: str
-    omp_nthreads: int
+    omp_nthreads: int | None
     save_transform: bool
     force: bool
     command: tuple[str, ...]

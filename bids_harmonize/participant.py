@@ -7,29 +7,38 @@ import os
 import platform
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from importlib import metadata as packages
-from itertools import groupby
+from math import ceil
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.filters import labels
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
 from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError, NothingSelected
-from bids_harmonize.model import Model, bundled_models, model_cards
+from bids_harmonize.image import open_image
+from bids_harmonize.model import Model, bundled_models, model_cards, torch_device
 from bids_harmonize.options import Options
 from bids_harmonize.report.page import drawing_in
 from bids_harmonize.report.participant import has_results, people, report_path, write_participant_report
-from bids_harmonize.scan import NoModel, Plan, Unlike, explained, model_for, process
+from bids_harmonize.scan import NoModel, Plan, Unlike, explained, memory_needed, model_for, process
 from bids_harmonize.terminal import STATUS, TRACE, time_left
 from bids_harmonize.version import version
+from bids_harmonize.workers import Crew, Lost, crew_of, in_order
 
 log = logging.getLogger("bids_harmonize")
 
+# Each has its own copy of CUDA's libraries on it; more would not read and write faster than it computes.
+MOST_ON_A_GPU = 4
 REPORTED_PACKAGES = ("torch", "numpy", "nibabel", "pybids", "safetensors", "scipy")
 
 
@@ -63,13 +72,15 @@ class PassedOver(Exception):
 def harmonize_runs(options: Options, runs: Sequence[Run]) -> int:
     """Harmonize the runs and return the exit code."""
     derivatives.refuse_foreign(options.output_dir)
-    models = [Model.load(model, options.device) for model in (*options.models, *bundled_models())]
+    # In another call, other weights may lie there.
+    _models.cache_clear()
+    models = _models(options.models, options.device)
     if options.dry_run:
         _tell(options, runs, models)
         return 0
     _prepare(options)
     with drawing_in(options.output_dir):
-        outcomes = list(_harmonize_all(options, runs, models))
+        outcomes = list(_harmonize_all(options, runs))
     return _conclude(options, len(runs), outcomes)
 
 
@@ -171,50 +182,122 @@ def _tell_plan(options: Options, plan: Plan) -> None:
         print(f"  or, if it is unlike what the model is meant for, unchanged into\n    {plan.unharmonized}")
 
 
-def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Outcome]:
-    conflicting = conflicts(runs)
-    cards = {model.sha256: model.card for model in reversed(models)}
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every process that harmonizes needs to know."""
+
+    options: Options
+    threads: int
+    conflicting: Mapping[Path, str]
+
+    def attempt(self, run: Run) -> Outcome:
+        """Harmonize a run, if need be; what goes wrong is in the outcome."""
+        torch.set_num_threads(self.threads)
+        start = time.monotonic()
+        outcome = _attempt(
+            self.options, run, _models(self.options.models, self.options.device), self.conflicting
+        )
+        return replace(outcome, seconds=time.monotonic() - start)
+
+    def report(self, label: str) -> Outcome | None:
+        """Write the page about a person, if there are results; None if nothing went wrong."""
+        models = _models(self.options.models, self.options.device)
+        return _report(self.options, label, {model.sha256: model.card for model in reversed(models)})
+
+    def lost(self, run: Run) -> Outcome:
+        """What became of a run whose process was killed, twice."""
+        sentence = f"{run.path}: its process was killed, for want of memory? Give more, or fewer --n-cpus"
+        return _failed(self.options, run, BadData(sentence))
+
+    def unreported(self, label: str) -> Outcome:
+        """What became of a page whose process was killed, twice."""
+        return _unreported(self.options, label, "its process was killed", BadData.exit_code)
+
+
+@cache
+def _models(names: tuple[str, ...], device: str) -> tuple[Model, ...]:
+    return tuple(Model.load(model, device) for model in (*names, *bundled_models()))
+
+
+def _harmonize_all(options: Options, runs: Sequence[Run]) -> Iterator[Outcome]:
+    workers, threads = _shared_out(options, len(runs))
+    job = Job(options=options, threads=threads, conflicting=conflicts(runs))
+    left = Counter(run.subject for run in runs)
+    pages: dict[str, Future[Outcome | None]] = {}
     seconds: list[float] = []
     try:
-        for _, own in groupby(enumerate(runs, start=1), key=lambda numbered: numbered[1].subject):
-            stopped = False
-            for number, run in own:
-                place, left = f"{number} of {len(runs)}", time_left(seconds, len(runs) - number + 1)
-                log.info("%s%s: %s", place, left, run.relative, extra=STATUS)
-                outcome = _timed(options, run, models, conflicting)
+        with crew_of(workers) as crew:
+            outcomes = in_order(
+                crew,
+                job.attempt,
+                runs,
+                lost=job.lost,
+                stop=lambda outcome: options.stop_on_first_crash and outcome.state is State.FAILED,
+                needs=_needs if options.mem_bytes else lambda run: 0,
+                budget=options.mem_bytes,
+            )
+            begun = set()
+            for number, run in enumerate(runs, start=1):
+                place = f"{number} of {len(runs)}"
+                rest = time_left(seconds, ceil((len(runs) - number + 1) / workers))
+                log.info("%s%s: %s", place, rest, run.relative, extra=STATUS)
+                if (outcome := next(outcomes, None)) is None:
+                    break
                 level = logging.ERROR if outcome.state is State.FAILED else logging.INFO
                 log.log(level, "%s, %.1f s: %s", place, outcome.seconds, outcome.sentence)
                 yield outcome
-                if stopped := outcome.state is State.FAILED and options.stop_on_first_crash:
-                    break
                 # The others take next to no time, and would make the estimate too short.
                 if outcome.state in (State.HARMONIZED, State.UNHARMONIZED):
                     seconds.append(outcome.seconds)
-            if unreported := _report(options, run.subject, cards):
-                yield unreported
-            if stopped:
-                return
+                begun.add(run.subject)
+                left[run.subject] -= 1
+                if not left[run.subject]:
+                    pages[run.subject] = crew.submit(job.report, run.subject)
+            for label in sorted(begun - set(pages)):
+                pages[label] = crew.submit(job.report, label)
+            for label, page in pages.items():
+                if unreported := _collected(crew, page, job, label):
+                    yield unreported
     finally:
         log.info("", extra=STATUS)
 
 
-def _timed(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Outcome:
-    start = time.monotonic()
-    outcome = _attempt(options, run, models, conflicting)
-    return replace(outcome, seconds=time.monotonic() - start)
+def _collected(crew: Crew, page: Future[Outcome | None], job: Job, label: str) -> Outcome | None:
+    try:
+        return crew.collect(page, job.report, label)
+    except Lost:
+        return job.unreported(label)
+
+
+def _shared_out(options: Options, runs: int) -> tuple[int, int]:
+    """Worker processes, and threads for each."""
+    threads = options.omp_nthreads or max(1, options.n_cpus // max(runs, 1))
+    workers = max(1, min(options.n_cpus // threads, runs))
+    return min(workers, MOST_ON_A_GPU) if torch_device(options.device).type == "cuda" else workers, threads
+
+
+def _needs(run: Run) -> int:
+    try:
+        return memory_needed(open_image(run.path))
+    except HarmonizeError:
+        # It will be told when its turn comes.
+        return 0
 
 
 def _report(options: Options, label: str, cards: Mapping[str, Mapping[str, Any]]) -> Outcome | None:
-    """Write the page about a person, if there are results; None if nothing went wrong."""
     try:
         if has_results(options.output_dir, label):
             write_participant_report(options.output_dir, label, options.bids_dir, cards)
         return None
     except HarmonizeError as error:
-        said, code = str(error), error.exit_code
+        return _unreported(options, label, str(error), error.exit_code)
     except Exception as error:
-        said, code = f"{type(error).__name__}: {error}; please report it", BadData.exit_code
         log.debug("the report failed", exc_info=True)
+        said = f"{type(error).__name__}: {error}; please report it"
+        return _unreported(options, label, said, BadData.exit_code)
+
+
+def _unreported(options: Options, label: str, said: str, code: int) -> Outcome:
     sentence = f"{report_path(options.output_dir, label)} was not written: {said}"
     log.error(sentence)
     return Outcome(state=State.UNREPORTED, sentence=sentence, exit_code=code)

@@ -161,6 +161,12 @@ def process(plan: Plan) -> bool:
     return True
 
 
+def memory_needed(image: Nifti1Image) -> int:
+    """About how many bytes of memory harmonizing an image takes."""
+    per_voxel = BYTES_PER_VOXEL + image.get_data_dtype().itemsize
+    return BASE_BYTES + per_voxel * math.prod(image.shape)
+
+
 def explained(path: Path, error: Exception) -> HarmonizeError:
     """Whatever went wrong with a scan, as an error that may be shown."""
     if isinstance(error, HarmonizeError):
@@ -259,8 +265,7 @@ def _intensities(plan: Plan, image: Nifti1Image, result: Harmonized, *, harmoniz
 
 
 def _check_memory(image: Nifti1Image, path: Path, limit: int | None) -> None:
-    per_voxel = BYTES_PER_VOXEL + image.get_data_dtype().itemsize
-    needed = BASE_BYTES + per_voxel * math.prod(image.shape)
+    needed = memory_needed(image)
     if limit is not None and needed > limit:
         raise BadData(f"{path} needs about {needed / 1e9:.1f} GB, more than --mem allows; allow more")
 

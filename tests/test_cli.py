@@ -60,8 +60,15 @@ def test_defaults(dataset: Path) -> None:
     assert options.participants == options.excluded == options.sessions == options.models == ()
     assert options.modalities == ("T1w", "T2w")
     assert options.bids_filters == {}
-    assert options.n_cpus == options.omp_nthreads == console.default_cpus(os.environ) >= 1
-    assert options.mem_bytes is options.work_dir is options.database_dir is options.steps is None
+    assert options.n_cpus == console.default_cpus(os.environ) >= 1
+    assert (
+        options.omp_nthreads
+        is options.mem_bytes
+        is options.work_dir
+        is options.database_dir
+        is options.steps
+        is None
+    )
     assert options.label_maps is None
     assert options.site_column is None
     assert options.out_of_distribution == "skip"
@@ -110,7 +117,6 @@ def test_levels(dataset: Path, level: str) -> None:
         (["--n-cpus", "3"], "n_cpus", 3),
         (["--n_cpus", "3"], "n_cpus", 3),
         (["--nprocs", "3"], "n_cpus", 3),
-        (["--nprocs", "3"], "omp_nthreads", 3),
         (["--n-cpus", "3", "--omp-nthreads", "2"], "omp_nthreads", 2),
         (["--omp_nthreads", "2"], "omp_nthreads", 2),
         (["--mem", "4GB"], "mem_bytes", 4 * 10**9),

@@ -220,6 +220,18 @@ def test_output_is_on_the_grid_of_the_input(model: Model, shape: tuple[int, ...]
     assert np.all(output[voxels > 0] > 0)
 
 
+def test_the_number_of_threads_changes_no_voxel(head_volume: np.ndarray) -> None:
+    model, image = Model.load("T1w", "cpu"), nib.Nifti1Image(head_volume, np.diag([3.5, 3.5, 3.5, 1]))
+    before, voxels = torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        voxels.append(np.asarray(model.harmonize(image).image.dataobj))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert np.array_equal(voxels[0], voxels[1])
+    assert np.array_equal(voxels[0], voxels[2])
+
+
 def test_two_runs_give_the_same_bits(random_model: Path) -> None:
     first, second = (Model.load(random_model, device="cpu").harmonize(scan()) for _ in range(2))
     assert first.image.to_bytes() == second.image.to_bytes()

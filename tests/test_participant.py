@@ -15,7 +15,9 @@ from heads import random_network, write_model
 from toys import (
     counts,
     expected_files,
+    files,
     harmonize,
+    harmonize_apart,
     harmonize_on_terminal,
     head,
     image_of,
@@ -23,6 +25,7 @@ from toys import (
     output_of,
     scan_files,
     screen,
+    sha256,
     sidecar_of,
     snapshot,
     voxels_of,
@@ -31,7 +34,10 @@ from toys import (
 )
 
 from bids_harmonize import participant
+from bids_harmonize.bids.selection import Filters, select_runs
+from bids_harmonize.cli import parse
 from bids_harmonize.grid import KNOTS
+from bids_harmonize.participant import State
 from bids_harmonize.recognition import Recognizer, describe
 
 SCAN = "sub-01_T1w.nii.gz"
@@ -353,3 +359,56 @@ def test_verbose_says_how_and_very_verbose_where_it_failed(
         assert f"DEBUG: sub-03/anat/sub-03_T1w.nii.gz: written to {written} in " in result.err
         assert re.search(r"^\d\d:\d\d:\d\d INFO: 3 of 3, ", result.err, re.MULTILINE)
         assert ("Traceback (most recent call last)" in result.err) == traced
+
+
+# Worker processes
+
+
+def test_workers_write_and_say_what_one_process_does_in_the_same_order(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data")
+    names = [f"sub-{n:02d}_T1w.nii.gz" for n in range(5)]
+    for n, name in enumerate(names):
+        write_scan(dataset, name, image_of(head(n, (20, 24, 12 + 2 * n))))
+    write_scan(dataset, "sub-02_acq-broken_T1w.nii.gz").write_bytes(b"nothing")
+    told, made = [], []
+    for number in ("1", "3"):
+        output = tmp_path / "out" / number
+        result = harmonize_apart(dataset, output, "participant", "--n-cpus", number)
+        assert (result.code, counts(result)) == (65, {"harmonized": 5, "failed": 1})
+        told.append([line.split(":", 1)[1] for line in result.err.splitlines() if " of 6, " in line])
+        drawn = {name for name in files(output) if name.endswith((".gz", ".svg", ".png"))}
+        made.append({name: sha256(output / name) for name in drawn})
+        assert {f"sub-{n:02d}.html" for n in range(5)} <= files(output)
+        assert scan_files(output) == expected_files(*names)
+    assert told[0] == told[1]
+    assert made[0] == made[1]
+
+
+def test_a_scan_whose_process_was_killed_is_a_failure_with_a_crash_file(tmp_path: Path) -> None:
+    dataset, output = write_dataset(tmp_path / "data"), tmp_path / "out"
+    write_scan(dataset, "sub-01_T1w.nii.gz")
+    job = participant.Job(
+        options=parse([str(dataset), str(output), "participant"]), threads=1, conflicting={}
+    )
+    (run,) = select_runs(dataset, Filters(), None)
+    outcome = job.lost(run)
+    assert (outcome.state, outcome.exit_code) == (State.FAILED, 65)
+    assert str(run.path) in outcome.sentence
+    assert outcome.crash is not None
+    assert outcome.sentence in outcome.crash.read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "runs", "expected"),
+    [
+        (["--n-cpus", "8"], 100, (8, 1)),
+        (["--n-cpus", "8"], 3, (3, 2)),
+        (["--n-cpus", "8"], 1, (1, 8)),
+        (["--n-cpus", "8", "--omp-nthreads", "2"], 100, (4, 2)),
+        (["--n-cpus", "2", "--omp-nthreads", "4"], 100, (1, 4)),
+        (["--n-cpus", "1"], 100, (1, 1)),
+    ],
+)
+def test_cpus_are_shared_out(tmp_path: Path, given: list[str], runs: int, expected: tuple[int, int]) -> None:
+    options = parse([str(tmp_path), "/out", "participant", "--device", "cpu", *given])
+    assert participant._shared_out(options, runs) == expected

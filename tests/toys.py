@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[1]
 SHAPE = (20, 24, 20)
 SPACING = 9.0
 # One thread and the CPU: the same everywhere, and light. To the bundled models, toys are no heads.
-COMMON = ("--omp-nthreads", "1", "--device", "cpu", "--out-of-distribution", "harmonize")
+FOR_ONE = ("--omp-nthreads", "1", "--device", "cpu", "--out-of-distribution", "harmonize")
+# Nor is anything gained by a process for one of them.
+COMMON = ("--n-cpus", "1", *FOR_ONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def harmonize_image(*arguments: str | Path) -> Result:
     """Call the command for one file in this process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = image_cli.main([*map(str, arguments), *_common(arguments)])
+        code = image_cli.main([*map(str, arguments), *_common(arguments, FOR_ONE)])
     return Result(code=code, out=out.getvalue(), err=err.getvalue())
 
 
@@ -113,8 +115,10 @@ def counts(result: Result) -> dict[str, int]:
     return {state: int(count) for count, state in lines if int(count)}
 
 
-def _common(arguments: Sequence[str | Path]) -> tuple[str, ...]:
-    return COMMON[:-2] if "--out-of-distribution" in arguments else COMMON
+def _common(arguments: Sequence[str | Path], common: Sequence[str] = COMMON) -> list[str]:
+    """The common options that were not given."""
+    pairs = zip(common[::2], common[1::2], strict=True)
+    return [part for pair in pairs if pair[0] not in arguments for part in pair]
 
 
 def head(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> NDArray[np.int16]:
