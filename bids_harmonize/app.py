@@ -10,7 +10,6 @@ import torch
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Filters, Run, check_dataset, select_runs
 from bids_harmonize.errors import NothingSelected
-from bids_harmonize.learn import body_part_of, learn
 from bids_harmonize.model import Model
 from bids_harmonize.options import Options
 from bids_harmonize.participant import harmonize_runs, report_on_people
@@ -62,6 +61,9 @@ def _told(report: Report) -> Iterator[str]:
 
 def _train(options: Options) -> int:
     """Learn a model from the scans of the dataset as the reference group."""
+    # What only training needs is half of the time that imports take.
+    from bids_harmonize.learn import body_part_of, learn
+
     runs = _select(options)
     if options.dry_run:
         print(*(f"{run.relative} -> reference candidate" for run in runs), sep="\n")

@@ -24,6 +24,7 @@ LEVELS = ("participant", "group", "train")
 MODALITIES = ("T1w", "T2w", "inplaneT2")
 DEFAULT_MODALITIES = ("T1w", "T2w")
 OUT_OF_DISTRIBUTION = ("skip", "harmonize", "fail")
+SCHEDULERS = ("local", "slurm", "kubernetes")
 # torch takes seeds of 64 bits with a sign.
 MAX_SEED = 2**63 - 1
 
@@ -79,6 +80,7 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
         n_cpus=n_cpus,
         omp_nthreads=given.omp_nthreads,
         mem_bytes=given.mem,
+        scheduler=given.scheduler,
         work_dir=given.work_dir,
         device=given.device,
         dry_run=given.dry_run,
@@ -166,7 +168,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _wants_workers(options: Options) -> bool:
     harmonizes = options.level == "participant" and not (options.dry_run or options.reports_only)
-    return harmonizes and options.n_cpus > (options.omp_nthreads or 1)
+    return harmonizes and options.scheduler is None and options.n_cpus > (options.omp_nthreads or 1)
 
 
 def _add_positionals(group: argparse._ArgumentGroup) -> None:
@@ -308,6 +310,14 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
     )
     console.add(
         group,
+        "--scheduler",
+        metavar="ADDRESS",
+        type=_scheduler,
+        help="let Dask workers do the scans: tcp://HOST:PORT of a scheduler that runs, or local, slurm or "
+        "kubernetes to have --n-cpus of them for the time (default: this machine, without Dask)",
+    )
+    console.add(
+        group,
         "-w",
         "--work-dir",
         metavar="DIR",
@@ -424,6 +434,15 @@ def parse_memory(text: str) -> int:
     if size < 1:
         raise argparse.ArgumentTypeError(f"{text!r} leaves no memory at all")
     return size
+
+
+def _scheduler(text: str) -> str:
+    if text not in SCHEDULERS and "://" not in text:
+        kinds = ", ".join(SCHEDULERS)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {kinds}, nor an address such as tcp://node1:8786"
+        )
+    return text
 
 
 def _seed(text: str) -> int:

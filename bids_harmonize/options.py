@@ -68,6 +68,8 @@ class Options(ScanOptions):
         A PyBIDS database to open.
     n_cpus : int
         CPUs in all.
+    scheduler : str or None
+        Address of a Dask scheduler, or the kind of cluster to make; None means this machine, without Dask.
     work_dir : Path or None
         Not needed; accepted as in other apps, and refused in the input.
     dry_run, stop_on_first_crash, reports_only : bool
@@ -93,6 +95,7 @@ class Options(ScanOptions):
     skip_validation: bool
     database_dir: Path | None
     n_cpus: int
+    scheduler: str | None
     work_dir: Path | None
     dry_run: bool
     stop_on_first_crash: bool

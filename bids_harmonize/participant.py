@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -24,6 +25,7 @@ from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.filters import labels
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
+from bids_harmonize.cluster import Wanted, cluster_of
 from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError, NothingSelected
 from bids_harmonize.image import open_image
 from bids_harmonize.model import Model, bundled_models, model_cards, torch_device
@@ -202,7 +204,9 @@ class Job:
     def report(self, label: str) -> Outcome | None:
         """Write the page about a person, if there are results; None if nothing went wrong."""
         models = _models(self.options.models, self.options.device)
-        return _report(self.options, label, {model.sha256: model.card for model in reversed(models)})
+        cards = {model.sha256: model.card for model in reversed(models)}
+        with drawing_in(self.options.output_dir):
+            return _report(self.options, label, cards)
 
     def lost(self, run: Run) -> Outcome:
         """What became of a run whose process was killed, twice."""
@@ -226,15 +230,16 @@ def _harmonize_all(options: Options, runs: Sequence[Run]) -> Iterator[Outcome]:
     pages: dict[str, Future[Outcome | None]] = {}
     seconds: list[float] = []
     try:
-        with crew_of(workers) as crew:
+        with _crew(options, workers, threads) as crew:
             outcomes = in_order(
                 crew,
                 job.attempt,
                 runs,
                 lost=job.lost,
                 stop=lambda outcome: options.stop_on_first_crash and outcome.state is State.FAILED,
-                needs=_needs if options.mem_bytes else lambda run: 0,
-                budget=options.mem_bytes,
+                needs=_needs,
+                # A cluster's workers have their own.
+                budget=None if options.scheduler else options.mem_bytes,
             )
             begun = set()
             for number, run in enumerate(runs, start=1):
@@ -260,6 +265,13 @@ def _harmonize_all(options: Options, runs: Sequence[Run]) -> Iterator[Outcome]:
                     yield unreported
     finally:
         log.info("", extra=STATUS)
+
+
+def _crew(options: Options, workers: int, threads: int) -> AbstractContextManager[Crew]:
+    if options.scheduler is None:
+        return crew_of(workers)
+    wanted = Wanted(workers=workers, threads=threads, memory=options.mem_bytes)
+    return cluster_of(options.scheduler, wanted)
 
 
 def _collected(crew: Crew, page: Future[Outcome | None], job: Job, label: str) -> Outcome | None:

@@ -85,15 +85,15 @@ class Processes:
     def submit(self, function: Callable[..., Result], *given: Any) -> Future[Any]:
         """Hand out a piece of work."""
         try:
-            return self._executor.submit(_work, function, given)
+            return self._executor.submit(work, function, given)
         except BrokenProcessPool:
             self._executor = self._begin(self.size)
-            return self._executor.submit(_work, function, given)
+            return self._executor.submit(work, function, given)
 
     def collect(self, future: Future[Any], function: Callable[..., Result], *given: Any) -> Result:
         """Wait for a piece of work."""
         try:
-            return _retold(future.result())
+            return retold(future.result())
         except (BrokenProcessPool, SystemExit):
             # All that was being done is lost, and whose process was killed is not told: once more, by itself.
             return self._once_more(function, *given)
@@ -119,7 +119,7 @@ class Processes:
     def _once_more(self, function: Callable[..., Result], *given: Any) -> Result:
         executor = self._begin(1)
         try:
-            return _retold(executor.submit(_work, function, given).result())
+            return retold(executor.submit(work, function, given).result())
         except (BrokenProcessPool, SystemExit):
             raise Lost from None
         finally:
@@ -182,10 +182,10 @@ def in_order(
         if len(begun) >= (crew.size * AHEAD if crew.size > 1 else 1):
             return False
         used = sum(bytes_ for _, bytes_, future in begun if not future.done())
-        return budget is None or used == 0 or used + need <= budget
+        return used == 0 or used + need <= (budget or used + need)
 
     while waiting or begun:
-        while waiting and room(need := needs(waiting[0])):
+        while waiting and room(need := needs(waiting[0]) if budget else 0):
             item = waiting.popleft()
             begun.append((item, need, crew.submit(function, item)))
         item, _, future = begun.popleft()
@@ -202,7 +202,10 @@ def in_order(
                 other.cancel()
 
 
-# --- In a worker process ----------------------------------------------------------------------------------
+# --- In a worker ----------------------------------------------------------------------------------
+
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class _Kept(logging.Handler):
@@ -223,7 +226,6 @@ def _prepare(level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     log.setLevel(level)
-    log.propagate = False
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -241,13 +243,20 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _work(function: Callable[..., Result], given: tuple[Any, ...]) -> tuple[Result, list[logging.LogRecord]]:
-    kept = _Kept()
-    log.handlers[:] = [kept]
-    return function(*given), kept.records
+def work(function: Callable[..., Result], given: tuple[Any, ...]) -> tuple[Result, list[logging.LogRecord]]:
+    """Do a piece of work; its result, and what was logged meanwhile."""
+    # Threads would share the log, the number of threads, and matplotlib, which is meant for one.
+    with _ONE_AT_A_TIME:
+        kept, before, propagate = _Kept(), log.handlers[:], log.propagate
+        log.handlers[:], log.propagate = [kept], False
+        try:
+            return function(*given), kept.records
+        finally:
+            log.handlers[:], log.propagate = before, propagate
 
 
-def _retold(done: tuple[Result, list[logging.LogRecord]]) -> Result:
+def retold(done: tuple[Result, list[logging.LogRecord]]) -> Result:
+    """The result of a piece of work, once what was logged meanwhile is logged here."""
     result, records = done
     for record in records:
         log.handle(record)

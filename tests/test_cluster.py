@@ -1,0 +1,161 @@
+"""Dask workers: the same files as on one machine, whoever of them is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import (
+    counts,
+    expected_files,
+    files,
+    harmonize,
+    head,
+    image_of,
+    scan_files,
+    sha256,
+    write_dataset,
+    write_scan,
+)
+
+from bids_harmonize import cluster, errors
+from bids_harmonize.cluster import Dask, Wanted, cluster_of
+from bids_harmonize.workers import Lost, in_order
+
+distributed = pytest.importorskip("distributed", reason="Dask, of the extra cluster, is missing")
+
+NAMES = [f"sub-{n:02d}_T1w.nii.gz" for n in range(6)]
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Any]:
+    """Two worker processes, and a scheduler that replaces those that die."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
+    ) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_dataset(tmp_path_factory.mktemp("raw") / "data")
+    for n, name in enumerate(NAMES):
+        write_scan(folder, name, image_of(head(n)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What one process makes of it."""
+    output = tmp_path_factory.mktemp("one") / "out"
+    assert harmonize(dataset, output, "participant").code == 0
+    return written(output)
+
+
+def written(output: Path) -> dict[str, str]:
+    return {name: sha256(output / name) for name in files(output) if name.endswith((".gz", ".svg", ".png"))}
+
+
+def write_down_and_double(number: int, folder: Path) -> int:
+    (folder / f"{number}-{os.getpid()}").touch()
+    time.sleep(1)
+    return 2 * number
+
+
+def end(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_the_work_of_a_killed_worker_is_done_by_another(workers: Any, tmp_path: Path) -> None:
+    def kill() -> None:
+        while not (begun := list(tmp_path.iterdir())):
+            time.sleep(0.05)
+        os.kill(int(begun[0].name.split("-")[1]), signal.SIGKILL)
+
+    wanted = Wanted(workers=2, threads=1, memory=None)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with cluster_of(workers.scheduler_address, wanted) as crew:
+        futures = [crew.submit(write_down_and_double, n, tmp_path) for n in range(4)]
+        results = [crew.collect(future, write_down_and_double) for future in futures]
+    killer.join()
+    assert results == [0, 2, 4, 6]
+    # One was begun twice.
+    assert len(list(tmp_path.iterdir())) > 4
+
+
+def test_what_kills_every_worker_is_lost_and_nothing_else(workers: Any) -> None:
+    with cluster_of(workers.scheduler_address, Wanted(workers=2, threads=1, memory=None)) as crew:
+        assert list(in_order(crew, end, range(4), lost=lambda number: -number)) == [0, -1, 2, 3]
+        with pytest.raises(Lost):
+            crew.collect(crew.submit(end, 1), end, 1)
+
+
+def test_a_dataset_is_done_as_by_one_process_though_a_worker_is_killed(
+    dataset: Path, expected: dict[str, str], workers: Any, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+
+    def kill() -> None:
+        while not list(output.glob("sub-*/anat/*.json")):
+            time.sleep(0.02)
+        with distributed.Client(workers.scheduler_address, set_as_default=False) as client:
+            pid = next(iter(client.run(os.getpid).values()))
+        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = harmonize(dataset, output, "participant", "--scheduler", workers.scheduler_address)
+    killer.join()
+    # The killed worker had scans done whose outcome was lost with it.
+    assert result.code == 0
+    assert set(counts(result)) <= {"harmonized", "done before"}
+    assert sum(counts(result).values()) == len(NAMES)
+    assert scan_files(output) == expected_files(*NAMES)
+    assert written(output) == expected
+    again = harmonize(dataset, output, "participant", "--scheduler", workers.scheduler_address)
+    assert counts(again) == {"done before": len(NAMES)}
+
+
+def test_a_cluster_of_this_machine_is_made_and_closed(dataset: Path, tmp_path: Path) -> None:
+    asked = ("--participant-label", "00", "01", "--scheduler", "local", "--n-cpus", "2")
+    result = harmonize(dataset, tmp_path / "out", "participant", *asked)
+    assert (result.code, counts(result)) == (0, {"harmonized": 2})
+    assert "local: 2 threads of 2 workers" in result.err
+
+
+def test_a_scheduler_that_does_not_answer_is_74(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 1)
+    result = harmonize(dataset, tmp_path / "out", "participant", "--scheduler", "tcp://127.0.0.1:9")
+    assert result.code == errors.InputOutputError.exit_code
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in result.err
+    assert "Traceback" not in result.err
+    assert scan_files(tmp_path / "out") == set()
+
+
+@pytest.mark.parametrize("missing", ["distributed", "dask_jobqueue.slurm", "dask_kubernetes.operator"])
+def test_what_is_not_installed_is_named(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    kind = {"dask_jobqueue.slurm": "slurm", "dask_kubernetes.operator": "kubernetes"}.get(missing, "local")
+    result = harmonize(dataset, tmp_path / "out", "participant", "--scheduler", kind)
+    assert result.code == errors.UsageError.exit_code
+    assert "pip install" in result.err
+
+
+def test_dask_is_a_crew_of_the_threads_it_has(workers: Any) -> None:
+    with cluster_of(workers.scheduler_address, Wanted(workers=1, threads=1, memory=None)) as crew:
+        assert isinstance(crew, Dask)
+        assert crew.size == 2
