@@ -20,7 +20,7 @@ KINDS = ("local", "slurm", "kubernetes")
 # Gigabytes for a worker where --mem does not say: a scan of 512 voxels each way takes two.
 WORKER_GB = 4
 SECONDS_TO_CONNECT = 60
-EXTRA = "install it with: pip install 'bids-harmonize[cluster]'"
+EXTRA = "install it with: pip install 'bids-harmonize[{}]'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def cluster_of(scheduler: str, wanted: Wanted) -> Iterator[Crew]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise UsageError(f"--scheduler needs Dask; {EXTRA}") from error
+        raise UsageError(f"--scheduler needs Dask; {EXTRA.format('cluster')}") from error
     with _cluster(scheduler, wanted) as address:
         try:
             client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
@@ -89,7 +89,8 @@ def _cluster(scheduler: str, wanted: Wanted) -> Iterator[Any]:
     try:
         cluster = _MADE_BY[scheduler](wanted)
     except ImportError as error:
-        raise UsageError(f"--scheduler {scheduler} needs {error.name}; {EXTRA}") from error
+        extra = EXTRA.format("kubernetes" if scheduler == "kubernetes" else "cluster")
+        raise UsageError(f"--scheduler {scheduler} needs {error.name}; {extra}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise InputOutputError(f"--scheduler {scheduler}: no cluster can be made ({error})") from error
     with cluster:

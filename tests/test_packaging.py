@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 # What is imported under another name than it is installed under.
-MODULES = {"pybids": "bids"}
+MODULES = {"pillow": "PIL", "pybids": "bids"}
 FILES = sorted((ROOT / "bids_harmonize").rglob("*.py"))
 
 
@@ -85,7 +85,11 @@ def test_dependencies_are_what_is_imported() -> None:
     names = [re.match(r"[\w-]+", line)[0] for line in PROJECT["project"]["dependencies"]]
     declared = {MODULES.get(name, name) for name in names}
     imported = {module for file in FILES for module in _imports(file)}
-    assert imported - {"bids_harmonize"} - set(sys.stdlib_module_names) == declared
+    extra = {"dask_jobqueue", "dask_kubernetes", "distributed"}
+    assert imported - {"bids_harmonize"} - set(sys.stdlib_module_names) == declared | extra
+    optional = PROJECT["project"]["optional-dependencies"]
+    listed = " ".join(optional["cluster"] + optional["kubernetes"]).replace("-", "_")
+    assert all(name in listed for name in extra)
 
 
 def _imports(file: Path) -> set[str]:
