@@ -23,7 +23,14 @@ from bids_harmonize.bids.atomic import write_atomically, write_json, write_text
 from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.errors import BadData
 from bids_harmonize.grid import KNOTS, STEP, Cells
-from bids_harmonize.image import as_magnitude, intensity_scale, open_image, read_voxels, zooms
+from bids_harmonize.image import (
+    SCALE_SAMPLE,
+    as_magnitude,
+    intensity_scale,
+    open_image,
+    read_voxels,
+    zooms,
+)
 from bids_harmonize.intensities import BINS, BRIGHTEST, PERCENTILES, ReferenceIntensities, spread
 from bids_harmonize.model import Transform
 from bids_harmonize.report.page import BLUE, FAINT, INK, ORANGE, grey_png, plain_axes, svg
@@ -38,6 +45,8 @@ BEFORE, AFTER, EDIT, CURVES, HISTOGRAM = "before", "after", "edit", "curves", "h
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 # Blue is darker and red brighter than by the overall factor; told apart with any kind of colour vision.
 EDIT_COLOURS = "RdBu_r"
+# Besides none, an odd number, so that one of them is no change.
+SHADES_OF_EDIT = 255
 # Of the voxels of the edit map that lie within its colours.
 MOST_OF_EDIT = 99.0
 # Per cent at the ends of its colours; nothing can be darkened by more than the last.
@@ -295,14 +304,15 @@ def _round_up(value: float) -> float:
 
 
 def _coloured_png(change: NDArray[np.float64], limit: float) -> bytes:
-    """A slice of the edit map; what is no foreground is transparent."""
-    from matplotlib import colormaps
-    from matplotlib.image import imsave
+    """A slice of the edit map, one byte a pixel; what is no foreground is transparent."""
+    from PIL import Image
 
-    colours = colormaps[EDIT_COLOURS](np.clip(0.5 + change.T / (2 * limit), 0, 1))
-    colours[np.isnan(change.T), 3] = 0
+    place = np.nan_to_num(np.clip(0.5 + change.T[::-1] / (2 * limit), 0, 1))
+    pixels = np.where(np.isnan(change.T[::-1]), 0, 1 + np.rint(place * (SHADES_OF_EDIT - 1)))
+    picture = Image.fromarray(pixels.astype(np.uint8), mode="P")
+    picture.putpalette(b"\0\0\0" + b"".join(bytes.fromhex(c[1:]) for c in edit_ramp(SHADES_OF_EDIT)))
     file = io.BytesIO()
-    imsave(file, colours, origin="lower", format="png")
+    picture.save(file, format="png", transparency=0)
     return file.getvalue()
 
 
@@ -410,10 +420,10 @@ def _curves_in_words(curves: ToneCurves) -> str:
 def _histogram(scan: Scan, tissue: Mask, before: Volume | None, after: Volume) -> dict[str, float]:
     """Draw the histograms of tissue; return how far each is from the reference group's typical one."""
     reference = scan.reference
-    values = {AFTER: after[tissue]}
+    values = {AFTER: _sample(after, tissue)}
     if before is not None:
         factor = np.float32(intensity_scale(after) / intensity_scale(before))
-        values = {BEFORE: before[tissue] * factor, **values}
+        values = {BEFORE: _sample(before, tissue) * factor, **values}
     top = reference.top if reference else float(np.quantile(values[AFTER], BRIGHTEST))
     shares = {what: spread(intensities, top) for what, intensities in values.items()}
     medians = {what: float(np.median(intensities)) for what, intensities in values.items()}
@@ -426,6 +436,12 @@ def _histogram(scan: Scan, tissue: Mask, before: Volume | None, after: Volume) -
         reference.shares[PERCENTILES.index(50)].sum(), 1e-6
     )
     return {what: round(float(np.abs(share - typical).sum() / 2), 4) for what, share in shares.items()}
+
+
+def _sample(volume: Volume, tissue: Mask) -> Volume:
+    """Values of tissue, no more than a histogram needs."""
+    values = volume[tissue]
+    return values[:: max(1, values.size // SCALE_SAMPLE)]
 
 
 def _histogram_figure(
