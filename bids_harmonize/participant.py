@@ -226,11 +226,9 @@ def _models(names: tuple[str, ...], device: str) -> tuple[Model, ...]:
 def _harmonize_all(options: Options, runs: Sequence[Run]) -> Iterator[Outcome]:
     workers, threads = _shared_out(options, len(runs))
     job = Job(options=options, threads=threads, conflicting=conflicts(runs))
-    left = Counter(run.subject for run in runs)
-    pages: dict[str, Future[Outcome | None]] = {}
-    seconds: list[float] = []
     try:
         with _crew(options, workers, threads) as crew:
+            pages = _Pages(crew, job, runs)
             outcomes = in_order(
                 crew,
                 job.attempt,
@@ -241,30 +239,59 @@ def _harmonize_all(options: Options, runs: Sequence[Run]) -> Iterator[Outcome]:
                 # A cluster's workers have their own.
                 budget=None if options.scheduler else options.mem_bytes,
             )
-            begun = set()
-            for number, run in enumerate(runs, start=1):
-                place = f"{number} of {len(runs)}"
-                rest = time_left(seconds, ceil((len(runs) - number + 1) / workers))
-                log.info("%s%s: %s", place, rest, run.relative, extra=STATUS)
-                if (outcome := next(outcomes, None)) is None:
-                    break
-                level = logging.ERROR if outcome.state is State.FAILED else logging.INFO
-                log.log(level, "%s, %.1f s: %s", place, outcome.seconds, outcome.sentence)
+            for run, outcome in zip(runs, _told(outcomes, runs, workers), strict=False):
                 yield outcome
-                # The others take next to no time, and would make the estimate too short.
-                if outcome.state in (State.HARMONIZED, State.UNHARMONIZED):
-                    seconds.append(outcome.seconds)
-                begun.add(run.subject)
-                left[run.subject] -= 1
-                if not left[run.subject]:
-                    pages[run.subject] = crew.submit(job.report, run.subject)
-            for label in sorted(begun - set(pages)):
-                pages[label] = crew.submit(job.report, label)
-            for label, page in pages.items():
-                if unreported := _collected(crew, page, job, label):
-                    yield unreported
+                pages.ended(run)
+            yield from pages.unwritten()
     finally:
         log.info("", extra=STATUS)
+
+
+def _told(outcomes: Iterator[Outcome], runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
+    """Say which run is waited for and how long the rest will take, and what became of it."""
+    seconds: list[float] = []
+    for number, run in enumerate(runs, start=1):
+        place = f"{number} of {len(runs)}"
+        rest = time_left(seconds, ceil((len(runs) - number + 1) / workers))
+        log.info("%s%s: %s", place, rest, run.relative, extra=STATUS)
+        if (outcome := next(outcomes, None)) is None:
+            return
+        level = logging.ERROR if outcome.state is State.FAILED else logging.INFO
+        log.log(level, "%s, %.1f s: %s", place, outcome.seconds, outcome.sentence)
+        # The others take next to no time, and would make the estimate too short.
+        if outcome.state in (State.HARMONIZED, State.UNHARMONIZED):
+            seconds.append(outcome.seconds)
+        yield outcome
+
+
+class _Pages:
+    """The pages about people, each written when all the person's runs have ended."""
+
+    def __init__(self, crew: Crew, job: Job, runs: Sequence[Run]) -> None:
+        self._crew, self._job = crew, job
+        self._left = Counter(run.subject for run in runs)
+        self._begun: dict[str, Future[Outcome | None] | None] = {}
+
+    def ended(self, run: Run) -> None:
+        """Take note of a run."""
+        self._left[run.subject] -= 1
+        self._begun[run.subject] = None if self._left[run.subject] else self._write(run.subject)
+
+    def unwritten(self) -> Iterator[Outcome]:
+        """Wait for all pages; what became of those that were not written."""
+        for label, page in self._begun.items():
+            # Of some people runs are left, as the first failure was to be the last run.
+            if (outcome := self._collect(label, page or self._write(label))) is not None:
+                yield outcome
+
+    def _write(self, label: str) -> Future[Outcome | None]:
+        return self._crew.submit(self._job.report, label)
+
+    def _collect(self, label: str, page: Future[Outcome | None]) -> Outcome | None:
+        try:
+            return self._crew.collect(page, self._job.report, label)
+        except Lost:
+            return self._job.unreported(label)
 
 
 def _crew(options: Options, workers: int, threads: int) -> AbstractContextManager[Crew]:
@@ -272,13 +299,6 @@ def _crew(options: Options, workers: int, threads: int) -> AbstractContextManage
         return crew_of(workers)
     wanted = Wanted(workers=workers, threads=threads, memory=options.mem_bytes)
     return cluster_of(options.scheduler, wanted)
-
-
-def _collected(crew: Crew, page: Future[Outcome | None], job: Job, label: str) -> Outcome | None:
-    try:
-        return crew.collect(page, job.report, label)
-    except Lost:
-        return job.unreported(label)
 
 
 def _shared_out(options: Options, runs: int) -> tuple[int, int]:
