@@ -95,6 +95,8 @@ def report_on_people(options: Options) -> int:
         print(*(report_path(options.output_dir, label) for label in wanted), sep="\n")
         return 0
     derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
+    for label in wanted:
+        derivatives.remove_abandoned(options.output_dir / f"sub-{label}", deep=True)
     with drawing_in(options.output_dir):
         failures = [failure for label in wanted if (failure := _report(options, label, cards))]
     if options.verbosity >= 0:
@@ -176,8 +178,9 @@ def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model
     cards = {model.sha256: model.card for model in reversed(models)}
     seconds: list[float] = []
     try:
-        for _, own in groupby(enumerate(runs, start=1), key=lambda numbered: numbered[1].subject):
+        for label, own in groupby(enumerate(runs, start=1), key=lambda numbered: numbered[1].subject):
             stopped = False
+            derivatives.remove_abandoned(options.output_dir / f"sub-{label}", deep=True)
             for number, run in own:
                 place, left = f"{number} of {len(runs)}", time_left(seconds, len(runs) - number + 1)
                 log.info("%s%s: %s", place, left, run.relative, extra=STATUS)
@@ -190,7 +193,7 @@ def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model
                 # The others take next to no time, and would make the estimate too short.
                 if outcome.state in (State.HARMONIZED, State.UNHARMONIZED):
                     seconds.append(outcome.seconds)
-            if unreported := _report(options, run.subject, cards):
+            if unreported := _report(options, label, cards):
                 yield unreported
             if stopped:
                 return
