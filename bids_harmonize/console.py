@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from bids_harmonize.errors import HarmonizeError, InputOutputError, UsageError
+from bids_harmonize.errors import BadData, HarmonizeError, InputOutputError, UsageError
 from bids_harmonize.version import version
 
 # Shells report a process that a signal ended as 128 + its number.
@@ -61,6 +61,8 @@ def guard(program: str, work: Callable[[], int]) -> int:
         return _complain(program, "interrupted", INTERRUPTED)
     except _Terminated:
         return _complain(program, "terminated", TERMINATED)
+    except MemoryError:
+        return _complain(program, "there is not enough memory; give the process more", BadData.exit_code)
     except BrokenPipeError:
         _settle_stdout()
         sentence = "standard output was closed before the end"
