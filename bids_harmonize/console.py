@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from bids_harmonize.errors import HarmonizeError, InputOutputError, UsageError
+from bids_harmonize.errors import BadData, HarmonizeError, InputOutputError, UsageError
 from bids_harmonize.version import version
 
 # Shells report a process that a signal ended as 128 + its number.
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 def guard(program: str, work: Callable[[], int]) -> int:
     """Do the work of a command and return its exit code; what goes wrong is told in one sentence."""
     try:
-        with _sigterm_unwinds():
+        with _signals_unwind():
             code = _until_exit(work)
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -61,6 +61,8 @@ def guard(program: str, work: Callable[[], int]) -> int:
         return _complain(program, "interrupted", INTERRUPTED)
     except _Terminated:
         return _complain(program, "terminated", TERMINATED)
+    except MemoryError:
+        return _complain(program, "there is not enough memory; give the process more", BadData.exit_code)
     except BrokenPipeError:
         _settle_stdout()
         sentence = "standard output was closed before the end"
@@ -180,8 +182,8 @@ def _until_exit(work: Callable[[], int]) -> int:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that half-written files are removed.
+def _signals_unwind() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as SIGINT does, so that half-written files are removed.
 
     Without it, the first process of a container, which the kernel shields from unhandled signals, would
     ignore ``docker stop`` until it is killed.
@@ -189,15 +191,27 @@ def _sigterm_unwinds() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    ends: dict[int, type[BaseException]] = {signal.SIGTERM: _Terminated}
+    # A background job ignores it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        ends[signal.SIGINT] = KeyboardInterrupt
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
+        received.append(number)
+        raise ends[number]
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in ends}
     try:
         yield
+    except Exception:
+        # While a library is loaded, it may make an error of its own of it.
+        if received:
+            raise ends[received[0]] from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _complain(program: str, sentence: str, code: int) -> int:

@@ -1,5 +1,12 @@
 """Named errors, each with the exit code of the BIDS-Apps execution specification."""
 
+import re
+
+# Of the system, and of PyTorch on the CPU and on CUDA.
+_NO_MEMORY = re.compile(
+    r"(cannot|can't) allocate memory|(not enough|out of) memory|_ALLOC_FAILED", re.IGNORECASE
+)
+
 
 class HarmonizeError(Exception):
     """Base of every error a user may see: one clear sentence and an exit code."""
@@ -53,3 +60,8 @@ class InputOutputError(HarmonizeError):
     """Reading or writing failed half-way, for example because the disk is full."""
 
     exit_code = 74
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, which libraries tell by errors of many types."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None

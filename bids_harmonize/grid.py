@@ -55,24 +55,26 @@ class Cells:
         return centres.clamp(0, m - 1)
 
 
-def splat(volume: Tensor, cells: Cells) -> Tensor:
+def splat(volume: Tensor, cells: Cells, device: torch.device | None = None) -> Tensor:
     """Soft intensity histogram of every cell.
 
     Parameters
     ----------
     volume
         Scaled intensities, float32, shape ``cells.shape``.
+    device
+        Where to count, a layer of cells at once; None: where the volume is.
 
     Returns
     -------
     Tensor
         Counts, float64, shape ``(KNOTS, *cells.counts)``; they sum to the number of voxels, exactly.
     """
-    device = volume.device
+    device = device or volume.device
     row = cells.index(1, device)[:, None] * cells.counts[2] + cells.index(2, device)[None, :]
     columns = cells.counts[1] * cells.counts[2]
-    first = cells.index(0, device)
-    slabs = [_histogram(volume[first == cell], row, columns) for cell in range(cells.counts[0])]
+    first = cells.index(0, volume.device)
+    slabs = [_histogram(volume[first == cell].to(device), row, columns) for cell in range(cells.counts[0])]
     histogram = torch.stack(slabs).view(*cells.counts, KNOTS)
     return histogram.permute(3, 0, 1, 2).contiguous()
 
@@ -145,17 +147,18 @@ def slice_points(curves: Tensor, positions: Tensor, values: Tensor) -> Tensor:
     return result
 
 
-def slice_volume(curves: Tensor, cells: Cells, volume: Tensor) -> Tensor:
+def slice_volume(curves: Tensor, cells: Cells, volume: Tensor, chunk_voxels: int | None = None) -> Tensor:
     """Look every voxel of a volume up in the curves around it, plane by plane.
 
     The same function as `slice_points`, ordered so that memory stays bounded and the curves are first
-    interpolated to each plane.
+    interpolated to each plane. Planes of about `chunk_voxels` voxels (None: `CHUNK_VOXELS`) at once are where
+    the curves are; how many makes no difference to the result.
     """
-    planes = max(1, CHUNK_VOXELS // (cells.shape[1] * cells.shape[2]))
+    planes = max(1, (chunk_voxels or CHUNK_VOXELS) // (cells.shape[1] * cells.shape[2]))
     result = torch.empty_like(volume)
     for start in range(0, cells.shape[0], planes):
         chunk = slice(start, start + planes)
-        result[chunk] = _slice_planes(curves, cells, volume[chunk], chunk)
+        result[chunk] = _slice_planes(curves, cells, volume[chunk].to(curves.device), chunk)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import traceback
@@ -38,6 +39,8 @@ def run(options: ImageOptions) -> int:
     log.info("harmonizing %s", options.source, extra=STATUS)
     try:
         plan = _plan(options)
+        for path in plan.files:
+            derivatives.remove_abandoned(path.parent, glob.escape(path.name))
         done = "harmonized" if process(plan) else "left unharmonized"
     except Exception as error:
         log.log(TRACE, "%s", "".join(traceback.format_exception(error)).rstrip())

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,13 +25,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bids_harmonize.errors import BadData, NoInput, UsageError
-from bids_harmonize.grid import Cells, slice_volume, splat
+from bids_harmonize.errors import BadData, NoInput, UsageError, lacks_memory
+from bids_harmonize.grid import CHUNK_VOXELS, Cells, slice_volume, splat
 from bids_harmonize.image import Voxels, as_magnitude, intensity_scale, read_voxels, with_voxels, zooms
 from bids_harmonize.network import CurveNetwork, global_features
 from bids_harmonize.recognition import Recognition, Recognizer
 from bids_harmonize.safety import distribution_distance, summarize_edit
 
+log = logging.getLogger("bids_harmonize")
+
+# Where memory is short.
+FEWER_VOXELS = 16
 WEIGHTS = Path(__file__).parent / "weights"
 CARD_KEYS = ("Name", "Modality", "BodyParts", "OutputScale", "InputDistribution", "SHA256")
 
@@ -67,13 +72,13 @@ class Transform:
             raise BadData(f"the transform is for an image of {self.shape} voxels, not {voxels.shape}")
         return with_voxels(image, self.apply_to_voxels(voxels))
 
-    def apply_to_voxels(self, voxels: Voxels) -> Voxels:
-        """The same for bare voxels, not negative and all finite."""
+    def apply_to_voxels(self, voxels: Voxels, chunk_voxels: int | None = None) -> Voxels:
+        """The same for bare voxels, not negative and all finite, about so many at once."""
         _, x, y, z = self.curves.shape
-        scaled = torch.from_numpy(voxels / np.float32(self.scale)).to(self.curves.device)
+        scaled = torch.from_numpy(voxels / np.float32(self.scale))
         with torch.no_grad():
-            result = slice_volume(self.curves, Cells(self.shape, (x, y, z)), scaled)
-        return np.asarray(result.cpu().numpy())
+            result = slice_volume(self.curves, Cells(self.shape, (x, y, z)), scaled, chunk_voxels)
+        return np.asarray(result.numpy())
 
     def save(self, path: Path) -> None:
         """Write the transform as safetensors."""
@@ -109,12 +114,18 @@ class Harmonized:
     ----------
     recognition
         How unlike the scans that the model is meant for the input is; None if the model cannot tell.
+    device
+        Where it was made.
+    remarks
+        What was done for want of memory.
     """
 
     image: Nifti1Image
     transform: Transform
     summary: dict[str, Any]
     recognition: Recognition | None
+    device: torch.device
+    remarks: tuple[str, ...] = ()
 
     @property
     def out_of_distribution(self) -> bool:
@@ -164,9 +175,9 @@ class Model:
             raise BadData(
                 f"{path} is not the file that its model card describes (SHA-256 differs); restore it"
             )
-        where = torch_device(device)
+        network, where = _placed(_load_network(path), torch_device(device))
         return cls(
-            network=_load_network(path).to(where).eval(),
+            network=network.eval(),
             card=card,
             sha256=sha256,
             device=where,
@@ -203,11 +214,44 @@ class Model:
         BadData
             The image cannot be read or holds nothing that could be harmonized.
         """
-        voxels, replaced, negative = as_magnitude(read_voxels(image))
+        magnitude = as_magnitude(read_voxels(image))
+        failure: Exception = MemoryError()
+        for model, chunk_voxels, remarks in self._attempts():
+            try:
+                return model._harmonize(image, magnitude, chunk_voxels, remarks)
+            except (MemoryError, RuntimeError) as error:
+                if not lacks_memory(error):
+                    raise
+                # The traceback would hold on to what fills the memory.
+                failure = error.with_traceback(None)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        raise failure
+
+    def _attempts(self) -> Iterator[tuple[Self, int, tuple[str, ...]]]:
+        """The model, voxels at once and what is to be said of it: each needs less of the device's memory."""
+        yield self, CHUNK_VOXELS, ()
+        short = f"the memory of the device {self.device} was too small"
+        yield self, CHUNK_VOXELS // FEWER_VOXELS, (f"{short}; it was harmonized in smaller parts",)
+        if self.device.type != "cpu":
+            cpu = torch.device("cpu")
+            network = CurveNetwork(**self.network.config)
+            network.load_state_dict(self.network.state_dict())
+            on_cpu = replace(self, network=network.eval(), device=cpu)
+            yield on_cpu, CHUNK_VOXELS, (f"{short}; it was harmonized on the CPU",)
+
+    def _harmonize(
+        self,
+        image: Nifti1Image,
+        magnitude: tuple[Voxels, int, int],
+        chunk_voxels: int,
+        remarks: tuple[str, ...],
+    ) -> Harmonized:
+        voxels, replaced, negative = magnitude
         scale = intensity_scale(voxels)
         histogram = self._histogram(image, voxels, scale)
         transform = self._transform(histogram, image.affine, voxels.shape, scale)
-        output = transform.apply_to_voxels(voxels)
+        output = transform.apply_to_voxels(voxels, chunk_voxels)
         features = global_features(histogram[None])[0].cpu().numpy()
         summary = summarize_edit(voxels, output, scale) | {
             "DistanceToTrainingDistribution": round(
@@ -222,6 +266,8 @@ class Model:
             transform=transform,
             summary=summary,
             recognition=self._recognize(histogram),
+            device=self.device,
+            remarks=remarks,
         )
 
     def recognize(self, image: Nifti1Image) -> Recognition | None:
@@ -240,8 +286,8 @@ class Model:
 
     def _histogram(self, image: Nifti1Image, voxels: Voxels, scale: float) -> Tensor:
         """Counts, with the cells in the orientation of the training scans (RAS)."""
-        scaled = torch.from_numpy(voxels / np.float32(scale)).to(self.device)
-        histogram = splat(scaled, Cells.of(voxels.shape, zooms(image)))
+        scaled = torch.from_numpy(voxels / np.float32(scale))
+        histogram = splat(scaled, Cells.of(voxels.shape, zooms(image)), self.device)
         order, flips = _to_ras(image.affine)
         return histogram.permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flips])
 
@@ -370,8 +416,21 @@ def _load_network(path: Path) -> CurveNetwork:
         network = CurveNetwork(widths=tuple(config["widths"]), context=config["context"])
         network.load_state_dict(load_file(path))
     except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise MemoryError from error
         raise BadData(f"{path} holds no weights of this network as safetensors; train it anew") from error
     return network
+
+
+def _placed(network: CurveNetwork, device: torch.device) -> tuple[CurveNetwork, torch.device]:
+    """The network on the device, or on the CPU where that has no memory left."""
+    try:
+        return network.to(device), device
+    except RuntimeError as error:
+        if device.type == "cpu" or not lacks_memory(error):
+            raise
+    log.warning("the device %s has no memory left; the CPU is used instead", device)
+    return network.to("cpu"), torch.device("cpu")
 
 
 def _recognizer(card: Mapping[str, Any], path: Path) -> Recognizer | None:

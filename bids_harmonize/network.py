@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ class CurveNetwork(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (32, 96, 160), context: int = 96) -> None:
         super().__init__()
-        self.config = {"widths": list(widths), "context": context}
+        self.config: dict[str, Any] = {"widths": list(widths), "context": context}
         self.summary = nn.Sequential(
             nn.Linear(2 * KNOTS, context), nn.SiLU(), nn.Linear(context, context), nn.SiLU()
         )

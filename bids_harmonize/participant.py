@@ -108,6 +108,8 @@ def report_on_people(options: Options) -> int:
         print(*(report_path(options.output_dir, label) for label in wanted), sep="\n")
         return 0
     derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
+    for label in wanted:
+        derivatives.remove_abandoned(options.output_dir / f"sub-{label}", deep=True)
     with drawing_in(options.output_dir):
         failures = [failure for label in wanted if (failure := _report(options, label, cards))]
     if options.verbosity >= 0:
@@ -195,6 +197,7 @@ class Job:
     def attempt(self, run: Run) -> Outcome:
         """Harmonize a run, if need be; what goes wrong is in the outcome."""
         torch.set_num_threads(self.threads)
+        derivatives.remove_abandoned(self.options.output_dir / f"sub-{run.subject}", deep=True)
         start = time.monotonic()
         outcome = _attempt(
             self.options, run, _models(self.options.models, self.options.device), self.conflicting

@@ -17,7 +17,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from bids_harmonize.bids import derivatives
 from bids_harmonize.distribution import describe_distribution
-from bids_harmonize.errors import BadData, HarmonizeError
+from bids_harmonize.errors import BadData, HarmonizeError, lacks_memory
 from bids_harmonize.image import as_magnitude, open_image, read_voxels, save_image, zooms
 from bids_harmonize.model import Harmonized, Model, Transform, unchanged
 from bids_harmonize.options import ScanOptions
@@ -144,14 +144,14 @@ def process(plan: Plan) -> bool:
     # Once the old sidecar is gone, a run that is stopped here is done again by the next.
     plan.clear()
     if unlike and plan.options.out_of_distribution == "skip":
-        record = _record(plan, result, [unlike]) | {
+        record = _record(plan, result, [unlike, *result.remarks]) | {
             "Harmonized": False,
             "OutputScale": None,
             "Intensities": _intensities(plan, image, result, harmonized=False),
         }
         _write(plan, plan.unharmonized, unchanged(image), record, start)
         return False
-    warnings = ([unlike] if unlike else []) + _warnings(image, result.summary)
+    warnings = [*([unlike] if unlike else []), *_warnings(image, result.summary), *result.remarks]
     record = _record(plan, result, warnings) | {
         "Edit": result.summary,
         "Intensities": _intensities(plan, image, result, harmonized=True),
@@ -171,7 +171,7 @@ def explained(path: Path, error: Exception) -> HarmonizeError:
     """Whatever went wrong with a scan, as an error that may be shown."""
     if isinstance(error, HarmonizeError):
         return error
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if lacks_memory(error):
         return BadData(f"{path} needs more memory than there is; give it more")
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return BadData(f"{path} failed unexpectedly ({said}); please report it")
@@ -184,7 +184,7 @@ def _tell_how(plan: Plan, result: Harmonized) -> None:
         "median gain %.4g",
         plan.name,
         plan.model.name,
-        plan.model.device,
+        result.device,
         score,
         result.summary["DistanceToTrainingDistribution"],
         result.summary["Gain"].get("Median", math.nan),
@@ -228,7 +228,7 @@ def _write(
 def _record(plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str, Any]:
     """What the sidecar says of a scan, besides the edit."""
     model, options = plan.model, plan.options
-    cuda = model.device.type == "cuda"
+    cuda = result.device.type == "cuda"
     asked = {"Device": options.device, "Models": list(options.models)}
     return {
         "Version": version(),
@@ -238,7 +238,7 @@ def _record(plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str
         "InputSHA256": plan.input_sha256,
         "Options": _relevant(options, familiar=False) | asked,
         "OptionsSHA256": plan.options_sha256(familiar=not result.out_of_distribution),
-        "Device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
+        "Device": torch.cuda.get_device_name(result.device) if cuda else "cpu",
         "TorchVersion": torch.__version__,
         "CUDAVersion": torch.version.cuda if cuda else None,
         "Threads": torch.get_num_threads(),

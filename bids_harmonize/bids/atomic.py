@@ -1,14 +1,24 @@
-"""Write files that are either complete or not there, whatever stops the program."""
+"""Write files that are either complete or not there, whatever stops the program.
+
+What is not complete has a hidden name, and the process that writes it holds its lock (flock). A process that
+is killed leaves such files behind, without their lock; the next one removes them.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import json
 import os
+import platform
 import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +36,11 @@ _CANNOT_CREATE = frozenset(
         errno.ELOOP,
     }
 )
-# With the random part, this keeps the temporary name below the 255 bytes that file systems take.
+_HIDDEN, _DIGIT = ".tmp-", "[0-9a-f]"
+# With what is put in front, this keeps the temporary name below the 255 bytes that file systems take.
 _LONGEST_NAME = 200
+# Of a file that another machine may still be writing, where its lock is not to be relied on.
+_ABANDONED_SECONDS = 24 * 3600
 # No string of a JSON text holds a line break, so this is never part of one.
 _NUMBERS = re.compile(r"\[\n([\s0-9.,eE+-]+)\n\s*\]")
 
@@ -37,8 +50,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name, and give it its own name at the end.
 
     The temporary file lies in the same folder, which is made if need be; its leading dot hides it from BIDS,
-    and it keeps the extensions. The block must create it, and should do nothing else that may raise an
-    OSError. On any exception it is removed, and ``path`` is as it was.
+    and it keeps the extensions. It is there and empty; the block must write into it, and should do nothing
+    else that may raise an OSError. On any exception it is removed, and ``path`` is as it was.
 
     Parameters
     ----------
@@ -57,18 +70,76 @@ def write_atomically(path: Path) -> Iterator[Path]:
     InputOutputError
         If writing fails half-way, for example because the disk is full.
     """
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}-{path.name[-_LONGEST_NAME:]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
+        with hidden_file(path) as temporary:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
     except OSError as error:
-        _discard(temporary)
         raise output_error(path, error) from error
-    except BaseException:
-        _discard(temporary)
-        raise
+
+
+@contextmanager
+def hidden_file(path: Path) -> Iterator[Path]:
+    """An empty file beside ``path``, hidden and locked, that is removed at the end if it is still there.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    hidden = path.with_name(f"{_HIDDEN}{_machine()}-{secrets.token_hex(8)}-{path.name[-_LONGEST_NAME:]}")
+    descriptor = None
+    try:
+        descriptor = _claim(hidden)
+        yield hidden
+    finally:
+        # Its folder may be gone or never have been made; an earlier error is the one worth telling.
+        with suppress(OSError):
+            hidden.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def hidden_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder for scratch files, hidden, that is removed at the end with all that is in it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    with hidden_file(parent / "scratch") as owner:
+        folder = _owned(owner)
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path, names: str = "*", *, deep: bool = False) -> None:
+    """Remove what processes that were killed left half-written; never what a running process still writes.
+
+    Whatever cannot be removed stays: it does no harm.
+
+    Parameters
+    ----------
+    folder
+        Where to look; need not be there.
+    names
+        Pattern of the names that the files were to get.
+    deep
+        Whether to look in the folders below too.
+    """
+    # Of nobody else.
+    pattern = f"{_HIDDEN}{8 * _DIGIT}-{16 * _DIGIT}-{names}"
+    with suppress(OSError):
+        for path in folder.rglob(pattern) if deep else folder.glob(pattern):
+            with suppress(OSError):
+                _remove_abandoned(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -114,9 +185,66 @@ def _flush(temporary: Path) -> None:
         os.close(descriptor)
 
 
-def _discard(temporary: Path) -> None:
+def _claim(path: Path) -> int:
+    """Make a file and take its lock; the descriptor holds it until it is closed, by whatever end."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):
+            # Some network file systems have no locks.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+        # Before it was locked, another process took it for abandoned.
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    # For writing: network file systems lock nothing else.
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        # Its folder is gone or was never made; the first error is the one worth telling.
+        if _unlocked(descriptor, path) or _old(descriptor):
+            shutil.rmtree(_owned(path), ignore_errors=True)
+            path.unlink()
+    except BlockingIOError:
+        # A process is writing it.
         return
+    finally:
+        os.close(descriptor)
+
+
+def _unlocked(descriptor: int, path: Path) -> bool:
+    """Whether no process holds the lock of a file, as far as this machine can know.
+
+    Raises
+    ------
+    BlockingIOError
+        A process holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    # Some network file systems tell no other machine of their locks.
+    return path.name.startswith(f"{_HIDDEN}{_machine()}-")
+
+
+def _old(descriptor: int) -> bool:
+    return time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_SECONDS
+
+
+def _owned(owner: Path) -> Path:
+    """The scratch folder that goes with a hidden file."""
+    return owner.with_name(f"{owner.name}.d")
+
+
+@cache
+def _machine() -> str:
+    """Tells machines apart, and one from itself before it was started anew; containers on it are the same."""
+    try:
+        name = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        name = platform.node()
+    return hashlib.sha256(name.encode()).hexdigest()[:8]

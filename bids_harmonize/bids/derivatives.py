@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from bids_harmonize.bids.atomic import write_atomically, write_json
+from bids_harmonize.bids.atomic import remove_abandoned, write_atomically, write_json
 from bids_harmonize.bids.description import DATASET_FILES, container, refuse_foreign, write_dataset_files
 from bids_harmonize.bids.logs import write_crash, write_run_log
 from bids_harmonize.bids.outputs import (
@@ -31,6 +31,7 @@ __all__ = [
     "output_path",
     "prepare_output",
     "refuse_foreign",
+    "remove_abandoned",
     "remove_output",
     "sidecar",
     "sidecar_path",

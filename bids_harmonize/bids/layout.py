@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from bids_harmonize.bids.atomic import hidden_folder, remove_abandoned
 from bids_harmonize.bids.runs import MODALITY_OF_SUFFIX, Run, natural_key, parse_name
 from bids_harmonize.errors import CannotCreate, InvalidBIDS, NoInput, UsageError
 
@@ -144,9 +144,10 @@ def _make_database(dataset: Path, database_dir: Path) -> None:
     try:
         database_dir.mkdir(parents=True, exist_ok=True)
         # Of many processes that start at once, none may open an index that another is still filling.
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=database_dir) as scratch:
-            _open(dataset, _allowed(None), Path(scratch)).session.close()
-            os.replace(Path(scratch) / _DATABASE, database_dir / _DATABASE)
+        remove_abandoned(database_dir)
+        with hidden_folder(database_dir) as scratch:
+            _open(dataset, _allowed(None), scratch).session.close()
+            os.replace(scratch / _DATABASE, database_dir / _DATABASE)
     except OSError as error:
         raise CannotCreate(f"The index cannot be made in {database_dir}: {error.strerror}.") from error
 

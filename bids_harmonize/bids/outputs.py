@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
+from bids_harmonize.bids.atomic import hidden_file, remove_abandoned
 from bids_harmonize.bids.runs import HARMONIZED, UNHARMONIZED, Run, output_stem
 from bids_harmonize.errors import CannotCreate, UsageError
 
@@ -42,6 +42,8 @@ def transform_path(output: Path) -> Path:
 def prepare_output(output_dir: Path, dataset: Path, *, work_dir: Path | None = None) -> None:
     """Check the output and work folders, then make the output folder and try it.
 
+    What killed processes left half-written in it, and in its logs, is removed.
+
     Raises
     ------
     UsageError
@@ -50,13 +52,14 @@ def prepare_output(output_dir: Path, dataset: Path, *, work_dir: Path | None = N
         If the output folder cannot be made or written.
     """
     check_locations(output_dir, dataset, work_dir=work_dir)
-    probe = output_dir / f".tmp-{secrets.token_hex(8)}"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        with hidden_file(output_dir / "probe"):
+            pass
     except OSError as error:
         raise CannotCreate(f"{output_dir} cannot be created or written: {error.strerror}.") from error
+    for folder in (output_dir, output_dir / "logs"):
+        remove_abandoned(folder)
 
 
 def check_locations(

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_harmonize.bids.atomic import write_text
+from bids_harmonize.bids.atomic import remove_abandoned, write_text
 from bids_harmonize.bids.logs import Crash, read_crashes
 from bids_harmonize.bids.sites import Sites, assign_sites
 from bids_harmonize.distribution import TISSUES, WHEN
@@ -152,6 +152,8 @@ def write_group_reports(
     CannotCreate, InputOutputError
         As `write_text` does.
     """
+    if write:
+        remove_abandoned(derivatives)
     crashes = read_crashes(derivatives)
     reports = []
     for suffix, results in read_results(derivatives).items():

@@ -13,11 +13,12 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bids_harmonize.bids.atomic import hidden_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,8 +144,8 @@ def drawing_in(folder: Path) -> Iterator[None]:
     if "MPLCONFIGDIR" in os.environ or (os.path.isdir(home) and os.access(home, os.W_OK)):
         yield
         return
-    with TemporaryDirectory(prefix=".tmp-", dir=folder, ignore_cleanup_errors=True) as scratch:
-        os.environ["MPLCONFIGDIR"] = scratch
+    with hidden_folder(folder) as scratch:
+        os.environ["MPLCONFIGDIR"] = str(scratch)
         try:
             yield
         finally:

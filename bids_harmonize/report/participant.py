@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -48,16 +49,20 @@ def write_participant_report(
         As `write_text` does.
     """
     path = report_path(derivatives, label)
-    sidecars = _sidecars(derivatives, label)
-    while True:
-        shown = [_shown(sidecar, derivatives, label, dataset, cards) for sidecar in sidecars]
-        text = participant_page(label, shown, cards)
-        if not path.is_file() or path.read_bytes() != text.encode():
-            write_text(path, text)
-        # Another process may have added a scan of the same person, and written its page before this one.
-        if (there := _sidecars(derivatives, label)) == sidecars:
-            return path
-        sidecars = there
+    seen: dict[Path, tuple[int, int]] = {}
+    # Meanwhile another process may add a scan of the same person, and write its page before this one, or do
+    # one again.
+    while (there := _versions(derivatives, label)) != seen:
+        seen = there
+        try:
+            shown = [_shown(sidecar, derivatives, label, dataset, cards) for sidecar in seen]
+            text = participant_page(label, shown, cards)
+            if not path.is_file() or path.read_bytes() != text.encode():
+                write_text(path, text)
+        except (BadData, NoInput, FileNotFoundError):
+            if _versions(derivatives, label) == seen:
+                raise
+    return path
 
 
 def report_path(derivatives: Path, label: str) -> Path:
@@ -88,6 +93,16 @@ def _sidecars(derivatives: Path, label: str) -> list[Path]:
     return sorted(
         found, key=lambda path: natural_key(PurePosixPath(path.relative_to(derivatives).as_posix()))
     )
+
+
+def _versions(derivatives: Path, label: str) -> dict[Path, tuple[int, int]]:
+    """A person's sidecars, each with what changes when it is written anew."""
+    found = {}
+    for path in _sidecars(derivatives, label):
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            found[path] = (state.st_ino, state.st_mtime_ns)
+    return found
 
 
 def _shown(

@@ -81,7 +81,13 @@ def read_results(derivatives: Path) -> dict[str, list[Result]]:
     found = (derivatives.glob(f"sub-*/**/sub-*_desc-{desc}_*.json") for desc in (HARMONIZED, UNHARMONIZED))
     results: defaultdict[str, list[Result]] = defaultdict(list)
     for sidecar in sorted(chain.from_iterable(found)):
-        result = _read(sidecar)
+        try:
+            result = _read(sidecar)
+        except BadData:
+            if sidecar.exists():
+                raise
+            # Another process is doing the scan again.
+            continue
         results[result.suffix].append(result)
     return dict(sorted(results.items()))
 

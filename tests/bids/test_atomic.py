@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_harmonize.bids.atomic import as_json, output_error, write_atomically, write_json
+from bids_harmonize.bids.atomic import (
+    as_json,
+    hidden_file,
+    hidden_folder,
+    output_error,
+    remove_abandoned,
+    write_atomically,
+    write_json,
+)
 from bids_harmonize.errors import BadData, CannotCreate, InputOutputError
 
 NAME = "sub-01_desc-harmonized_T1w.nii.gz"
@@ -70,6 +81,115 @@ def test_any_exception_leaves_the_folder_as_it_was(
     )
 
 
+def _left_behind(path: Path) -> Path:
+    """What a process leaves that is killed while it writes the file."""
+    code = (
+        "import os, pathlib, signal, sys; from bids_harmonize.bids.atomic import hidden_file\n"
+        "with hidden_file(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    before = set(path.parent.iterdir())
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False, env=environment)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = set(path.parent.iterdir()) - before
+    return left
+
+
+def _age(path: Path, days: float) -> None:
+    then = time.time() - 86400 * days
+    os.utime(path, (then, then))
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Neither what a running process writes, however long it takes, nor files of another program."""
+    left = _left_behind(tmp_path / NAME)
+    foreign = [tmp_path / name for name in (".tmp-0-x", ".tmp-of-another-program", f"{left.name[1:]}")]
+    for path in foreign:
+        path.touch()
+        _age(path, 9)
+    with write_atomically(tmp_path / NAME) as running:
+        _age(running, 9)
+        remove_abandoned(tmp_path)
+        assert running.exists()
+        assert not left.exists()
+        assert {*tmp_path.iterdir()} == {running, *foreign}
+    assert {*tmp_path.iterdir()} == {tmp_path / NAME, *foreign}
+
+
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    """A file system may not tell one machine of another's locks."""
+    left = _left_behind(tmp_path / NAME)
+    own = left.name.split("-")[1]
+    others = left.rename(left.with_name(left.name.replace(own, "0" * len(own))))
+    _age(others, 0.9)
+    remove_abandoned(tmp_path)
+    assert others.exists()
+    _age(others, 1.1)
+    remove_abandoned(tmp_path)
+    assert not others.exists()
+
+
+def test_where_there_are_no_locks_only_what_is_old_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with write_atomically(tmp_path / NAME) as temporary:
+        remove_abandoned(tmp_path)
+        temporary.write_text("written")
+    assert (tmp_path / NAME).read_text() == "written"
+    left = _left_behind(tmp_path / NAME)
+    remove_abandoned(tmp_path)
+    assert left.exists()
+    _age(left, 1.1)
+    remove_abandoned(tmp_path)
+    assert not left.exists()
+
+
+def test_only_files_of_the_name_are_removed_and_only_deep_goes_below(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    here, other, below = (_left_behind(tmp_path / name) for name in ("a[1].json", "a1.json", "below/b.json"))
+    remove_abandoned(tmp_path, "a[[]1].json")
+    assert [path.exists() for path in (here, other, below)] == [False, True, True]
+    remove_abandoned(tmp_path)
+    assert [path.exists() for path in (other, below)] == [False, True]
+    remove_abandoned(tmp_path, deep=True)
+    assert not below.exists()
+    remove_abandoned(tmp_path / "nowhere")
+
+
+def test_a_file_taken_for_abandoned_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks, taken = fcntl.flock, []
+
+    def lock(descriptor: int, operation: int) -> None:
+        if not taken:
+            (path,) = tmp_path.iterdir()
+            path.unlink()
+            taken.append(path)
+        locks(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", lock)
+    with hidden_file(tmp_path / NAME) as hidden:
+        assert [hidden] == taken == [*tmp_path.iterdir()]
+
+
+def test_a_scratch_folder_is_removed_also_if_its_process_was_killed(tmp_path: Path) -> None:
+    with hidden_folder(tmp_path) as folder:
+        (folder / "x").write_text("y")
+        remove_abandoned(tmp_path)
+        assert (folder / "x").exists()
+    assert list(tmp_path.iterdir()) == []
+    left = _left_behind(tmp_path / "scratch")
+    left.with_name(f"{left.name}.d").mkdir()
+    left.with_name(f"{left.name}.d").joinpath("x").touch()
+    remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("number", "named"),
     [
@@ -96,6 +216,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         pytest.raises(InputOutputError, match="No space left"),
         write_atomically(tmp_path / NAME) as temporary,
     ):
+        temporary.unlink()
         temporary.symlink_to("/dev/full")
         temporary.write_text("x" * 100)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,140 @@
+"""The program in processes of its own that start at once, forked from a server that has loaded the modules.
+
+So a fault meets the program at work and not Python while it loads torch, and a start takes hundredths of a
+second instead of seconds. What happens to such a process is real: its signals, its limits, its files.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from unittest import mock
+
+import torch
+from toys import COMMON, ROOT, Result
+
+from bids_harmonize.cli import main
+
+# What touches files, as the audit hooks of Python call it.
+TOUCHES = frozenset({"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"})
+PRELOADED = (
+    "bids",
+    "bids_harmonize.app",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
+    "matplotlib.image",
+    "matplotlib.pyplot",
+)
+PATIENCE = 300
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload([*PRELOADED])
+
+Fault = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class AtTouch:
+    """A signal to the process itself, just before it touches a file in the folder for the n-th time."""
+
+    number: int
+    folder: Path
+    signal: int
+
+    def __call__(self) -> None:
+        left = self.number
+
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal left
+            if _touches(event, arguments, self.folder):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), self.signal)
+
+        sys.addaudithook(hook)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """No fault: every touch of a file in the folder, one line each."""
+
+    folder: Path
+    lines: Path
+
+    def __call__(self) -> None:
+        lines = os.open(self.lines, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            if _touches(event, arguments, self.folder):
+                os.write(lines, f"{event} {arguments[0]!r}\n".encode())
+
+        sys.addaudithook(hook)
+
+
+def _touches(event: str, arguments: tuple[object, ...], folder: Path) -> bool:
+    if event not in TOUCHES or not isinstance(arguments[0], str | bytes | os.PathLike):
+        return False
+    return os.fsdecode(arguments[0]).startswith(f"{folder}/")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process that was started, and the files that it says things into."""
+
+    process: ForkServerProcess
+    out: Path
+    err: Path
+
+    def wait(self) -> Result:
+        """The end; the code is negative if a signal brought it."""
+        self.process.join(PATIENCE)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+            self.process.join()
+            raise TimeoutError(f"still running after {PATIENCE} s: {self.err.read_text()}")
+        return Result(code=code, out=self.out.read_text(), err=self.err.read_text())
+
+
+def start(folder: Path, *arguments: str | Path, fault: Fault | None = None) -> Running:
+    """Start the program in a folder, from which its arguments may be relative."""
+    number = len(list(folder.glob("said-*.out")))
+    out, err = (folder / f"said-{number}.{stream}" for stream in ("out", "err"))
+    out.touch(exist_ok=False)
+    told = [*map(str, arguments), *COMMON]
+    process = _forks.Process(target=_run, args=(folder, told, out, err, fault))
+    with mock.patch.dict(os.environ, {"PYTHONPATH": f"{ROOT}", "OMP_NUM_THREADS": "1"}):
+        process.start()
+    return Running(process=process, out=out, err=err)
+
+
+def run(folder: Path, *arguments: str | Path, fault: Fault | None = None) -> Result:
+    """Start the program and wait for its end."""
+    return start(folder, *arguments, fault=fault).wait()
+
+
+def _run(folder: Path, arguments: list[str], out: Path, err: Path, fault: Fault | None) -> None:
+    for stream, path in ((sys.stdout, out), (sys.stderr, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), stream.fileno())
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    code = 1
+    try:
+        if fault is not None:
+            fault()
+        code = main(arguments)
+    except BaseException:
+        # As a user would see it.
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        # Not through what multiprocessing does at the end, which is no part of the program.
+        os._exit(code)
