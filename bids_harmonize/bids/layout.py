@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bids_harmonize.bids.runs import MODALITY_OF_SUFFIX, Run, natural_key, parse_name
 from bids_harmonize.errors import CannotCreate, InvalidBIDS, NoInput, UsageError
@@ -108,17 +108,16 @@ def _allowed(wanted: Sequence[str] | None) -> re.Pattern[str]:
 
 
 def _open(dataset: Path, allowed: re.Pattern[str], database: Path | None = None) -> BIDSLayout:
-    from bids import BIDSLayout, BIDSLayoutIndexer
-
+    pybids = _pybids()
     # pybids takes patterns of what to ignore, and this is the complement of what is allowed; a list of names
     # to ignore would need every other participant of the dataset in it.
     ignore = [re.compile(rf"^(?!{allowed.pattern[1:]})")]
     # A layout_config.json in the dataset would change the meaning of names.
-    indexer = BIDSLayoutIndexer(
+    indexer = pybids.BIDSLayoutIndexer(
         validate=False, index_metadata=False, ignore=ignore, config_filename=".no-config"
     )
     try:
-        return BIDSLayout(dataset, validate=False, indexer=indexer, database_path=database)
+        return pybids.BIDSLayout(dataset, validate=False, indexer=indexer, database_path=database)
     except Exception as error:
         raise InvalidBIDS(f"pybids cannot index {dataset}: {type(error).__name__}: {error}") from error
 
@@ -126,10 +125,9 @@ def _open(dataset: Path, allowed: re.Pattern[str], database: Path | None = None)
 def _index_all(dataset: Path, database_dir: Path) -> BIDSLayout:
     if not (database_dir / _DATABASE).exists():
         _make_database(dataset, database_dir)
-    from bids import BIDSLayout
-
+    pybids = _pybids()
     try:
-        layout = BIDSLayout(dataset, validate=False, database_path=database_dir)
+        layout = pybids.BIDSLayout(dataset, validate=False, database_path=database_dir)
     except Exception as error:
         raise UsageError(
             f"The index {database_dir / _DATABASE} cannot be used ({type(error).__name__}); "
@@ -138,6 +136,26 @@ def _index_all(dataset: Path, database_dir: Path) -> BIDSLayout:
     if os.path.realpath(layout.root) != os.path.realpath(dataset):
         raise UsageError(f"The index {database_dir / _DATABASE} is of {layout.root}, not of {dataset}.")
     return layout
+
+
+def _pybids() -> Any:
+    """The module, with its own options: a file of options would change the meaning of names."""
+    # It looks for such files in the home folder too, and fails where nobody knows of one.
+    homeless = "HOME" not in os.environ
+    if homeless:
+        os.environ["HOME"] = os.sep
+    try:
+        import bids
+    except Exception as error:
+        raise UsageError(
+            f"pybids cannot be loaded ({type(error).__name__}: {error}); correct or remove "
+            "bids_config.json in the home folder or the current one, if there is one"
+        ) from error
+    finally:
+        if homeless:
+            del os.environ["HOME"]
+    bids.config.reset_options()
+    return bids
 
 
 def _make_database(dataset: Path, database_dir: Path) -> None:
