@@ -411,8 +411,9 @@ def _histogram(scan: Scan, tissue: Mask, before: Volume | None, after: Volume) -
     reference = scan.reference
     values = {AFTER: after[tissue]}
     if before is not None:
-        factor = np.float32(intensity_scale(after) / intensity_scale(before))
-        values = {BEFORE: before[tissue] * factor, **values}
+        # One after the other: the factor may be more than float32 holds.
+        relative = before[tissue] / np.float32(intensity_scale(before))
+        values = {BEFORE: relative * np.float32(intensity_scale(after)), **values}
     top = reference.top if reference else float(np.quantile(values[AFTER], BRIGHTEST))
     shares = {what: spread(intensities, top) for what, intensities in values.items()}
     medians = {what: float(np.median(intensities)) for what, intensities in values.items()}
