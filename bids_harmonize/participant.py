@@ -19,7 +19,14 @@ from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.filters import labels
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
-from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError, NothingSelected
+from bids_harmonize.errors import (
+    BadData,
+    CannotCreate,
+    HarmonizeError,
+    InputOutputError,
+    NothingSelected,
+    printable,
+)
 from bids_harmonize.model import Model, bundled_models, model_cards
 from bids_harmonize.options import Options
 from bids_harmonize.report.page import drawing_in
@@ -121,6 +128,8 @@ def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapp
     """Decide what to do with a run; raises `PassedOver` or what is wrong with it."""
     if run.path in conflicting:
         raise BadData(conflicting[run.path])
+    output = derivatives.output_path(options.output_dir, run)
+    derivatives.check_inside(output.parent, options.output_dir)
     metadata = read_metadata(run)
     try:
         model = model_for(run.modality, metadata, models)
@@ -134,7 +143,7 @@ def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapp
         metadata=metadata,
         model=model,
         input_sha256=derivatives.file_sha256(run.path),
-        output=derivatives.output_path(options.output_dir, run),
+        output=output,
         unharmonized=derivatives.unharmonized_path(options.output_dir, run),
         options=options,
     )
@@ -152,12 +161,12 @@ def _tell(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Non
         except PassedOver as reason:
             print(reason)
         except HarmonizeError as error:
-            print(f"{run.relative} would fail: {error}")
+            print(f"{printable(str(run.relative))} would fail: {error}")
         else:
             _tell_plan(options, plan)
     print("a report of each person who has results then, with figures where missing or out of date:")
     for subject in dict.fromkeys(run.subject for run in runs):
-        print(f"    {report_path(options.output_dir, subject)}")
+        print(f"    {printable(str(report_path(options.output_dir, subject)))}")
 
 
 def _tell_plan(options: Options, plan: Plan) -> None:
@@ -180,7 +189,7 @@ def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model
             stopped = False
             for number, run in own:
                 place, left = f"{number} of {len(runs)}", time_left(seconds, len(runs) - number + 1)
-                log.info("%s%s: %s", place, left, run.relative, extra=STATUS)
+                log.info("%s%s: %s", place, left, printable(str(run.relative)), extra=STATUS)
                 outcome = _timed(options, run, models, conflicting)
                 level = logging.ERROR if outcome.state is State.FAILED else logging.INFO
                 log.log(level, "%s, %.1f s: %s", place, outcome.seconds, outcome.sentence)

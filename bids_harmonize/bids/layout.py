@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from bids import BIDSLayout
 
 _DATABASE = "layout_index.sqlite"
-_IMAGE = rf"sub-[^/]+_(?:{'|'.join(MODALITY_OF_SUFFIX)})\.nii(?:\.gz)?"
+# Bytes of a name that are not UTF-8, as Python tells them; no database takes them.
+_NO_UTF8 = r"\ud800-\udfff"
+_IMAGE = rf"sub-[^/{_NO_UTF8}]+_(?:{'|'.join(MODALITY_OF_SUFFIX)})\.nii(?:\.gz)?"
+_NAMED = re.compile(rf"sub-.+_(?:{'|'.join(MODALITY_OF_SUFFIX)})\.nii(?:\.gz)?", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +74,30 @@ def images(dataset: Path, wanted: Sequence[str], database_dir: Path | None) -> l
         If pybids cannot read the dataset; if the index is of another dataset or damaged; if it cannot be
         made.
     """
-    everywhere = _index_all(dataset, database_dir) if database_dir else _open(dataset, _allowed(wanted))
+    allowed = _allowed([label for label in wanted if not re.search(f"[{_NO_UTF8}]", label)])
+    everywhere = _index_all(dataset, database_dir) if database_dir else _open(dataset, allowed)
     found = everywhere.get(datatype="anat", suffix=list(MODALITY_OF_SUFFIX), return_type="filename")
     everywhere.session.close()
-    # An index made by another program may hold anything, derivatives included.
-    allowed = _allowed(wanted)
     relative = [PurePosixPath(name).relative_to(everywhere.root) for name in found]
-    relative += _folders_named_as_scans(dataset, wanted)
-    return list(_runs(dataset, [path for path in relative if allowed.search(f"/{path}")]))
+    # An index made by another program may hold anything, derivatives included.
+    listed = [path for path in relative if allowed.search(f"/{path}")]
+    return list(_runs(dataset, [*listed, *_not_listed(dataset, wanted)]))
 
 
-def _folders_named_as_scans(dataset: Path, wanted: Sequence[str]) -> list[PurePosixPath]:
+def _not_listed(dataset: Path, wanted: Sequence[str]) -> list[PurePosixPath]:
     """What pybids does not list, and must be reported all the same."""
     found = list[Path]()
     for label in wanted:
         participant = dataset / f"sub-{label}"
         for folder in (participant / "anat", *participant.glob("ses-*/anat")):
-            found += [path for path in folder.glob("sub-*.nii*") if path.is_dir()]
-    return [PurePosixPath(path.relative_to(dataset).as_posix()) for path in found]
+            found += folder.glob("sub-*.nii*")
+    relative = [PurePosixPath(path.relative_to(dataset).as_posix()) for path in found]
+    return [
+        path
+        for path in relative
+        if _NAMED.fullmatch(path.name)
+        and (re.search(f"[{_NO_UTF8}]", str(path)) or (dataset / path).is_dir())
+    ]
 
 
 def _runs(dataset: Path, paths: Iterable[PurePosixPath]) -> Iterable[Run]:
@@ -103,8 +112,8 @@ def _runs(dataset: Path, paths: Iterable[PurePosixPath]) -> Iterable[Run]:
 
 
 def _allowed(wanted: Sequence[str] | None) -> re.Pattern[str]:
-    subject = "[^/]+" if wanted is None else f"(?:{'|'.join(map(re.escape, wanted))})"
-    return re.compile(rf"^/sub-{subject}(?:/ses-[^/]+)?(?:/anat(?:/{_IMAGE})?)?$")
+    subject = f"[^/{_NO_UTF8}]+" if wanted is None else f"(?:{'|'.join(map(re.escape, wanted))})"
+    return re.compile(rf"^/sub-{subject}(?:/ses-[^/{_NO_UTF8}]+)?(?:/anat(?:/{_IMAGE})?)?$")
 
 
 def _open(dataset: Path, allowed: re.Pattern[str], database: Path | None = None) -> BIDSLayout:

@@ -73,7 +73,7 @@ class Scan:
     reference
         Intensities of the model's reference group, where they are known.
     figures
-        Path of a figure without its ending, with ``{}`` where it says what it shows.
+        Path of a figure without its ending, a format string with ``{}`` where it says what it shows.
     """
 
     key: str

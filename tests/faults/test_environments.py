@@ -123,6 +123,7 @@ class Place:
 PLACES = {
     "without environment": Place(),
     "without home": Place(environment={"HOME": MISSING, "TMPDIR": MISSING, "XDG_CACHE_HOME": MISSING}),
+    "without letters": Place(environment={"PYTHONIOENCODING": "ascii", "HOME": MISSING}),
     "without network": Place(network=False),
     "unknown user": Place(user=NOBODY),
     "all is read-only": Place(read_only=(Path("/"), *TEMPORARY), network=False),
@@ -152,6 +153,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = write_dataset(folder / "raw")
     for seed, name in enumerate(NAMES):
         write_scan(raw, name, image_of(head(seed)))
+    (raw / "participants.tsv").write_text("participant_id\tsite\nsub-01\tA\nsub-02\tB\n")
     return folder
 
 
