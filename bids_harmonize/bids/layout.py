@@ -158,7 +158,7 @@ def _pybids() -> Any:
     except Exception as error:
         raise UsageError(
             f"pybids cannot be loaded ({type(error).__name__}: {error}); correct or remove "
-            "bids_config.json in the home folder or the current one, if there is one"
+            "pybids_config.json in the home folder or the current one, if there is one"
         ) from error
     finally:
         if homeless:

@@ -129,8 +129,8 @@ def test_labels_may_be_anything_that_can_be_printed(tmp_path: Path, tally: Count
 def test_options_of_pybids_that_lie_about_are_not_followed(
     raw: Path, tmp_path: Path, tally: Counter[str], content: str, code: int
 ) -> None:
-    """A ``bids_config.json`` in the current folder changes nothing, or is named where it stops pybids."""
-    (tmp_path / "bids_config.json").write_text(content)
+    """A ``pybids_config.json`` in the current folder changes nothing, or is named where it stops pybids."""
+    (tmp_path / "pybids_config.json").write_text(content)
     command = [
         sys.executable,
         str(ROOT / "run.py"),
@@ -144,7 +144,7 @@ def test_options_of_pybids_that_lie_about_are_not_followed(
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     if code:
-        assert (done.stderr.count("\n"), "bids_config.json" in done.stderr) == (1, True)
+        assert (done.stderr.count("\n"), "pybids_config.json" in done.stderr) == (1, True)
     else:
         assert "sub-01/anat/sub-01_T1w.nii.gz would be harmonized" in done.stdout
 
