@@ -6,6 +6,7 @@ Only the standard library is imported here, so that ``--help`` and ``--version``
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import signal
@@ -49,6 +50,9 @@ class Parser(argparse.ArgumentParser):
 
 def guard(program: str, work: Callable[[], int]) -> int:
     """Do the work of a command and return its exit code; what goes wrong is told in one sentence."""
+    # Where the locale has no such letters, they are written as escapes.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _signals_unwind():
             code = _until_exit(work)

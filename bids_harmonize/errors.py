@@ -8,10 +8,19 @@ _NO_MEMORY = re.compile(
 )
 
 
+def printable(text: str) -> str:
+    """The text in one line: line breaks, control characters and bytes of no encoding become escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 class HarmonizeError(Exception):
     """Base of every error a user may see: one clear sentence and an exit code."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        # Names of files are part of it, and may be anything.
+        return printable(super().__str__())
 
 
 class InvalidBIDS(HarmonizeError):

@@ -30,6 +30,8 @@ LARGEST_EXTENT_MM = 1500.0
 LARGEST_NEGATIVE_SHARE = 0.05
 # Percentiles of more voxels than this do not change in any digit that matters.
 SCALE_SAMPLE = 1_000_000
+# What a file of git-annex begins with in place of its content, where it is no link (adjusted or unlocked).
+ANNEX_POINTER = b"/annex/objects/"
 
 # Files as small as zlib's at nibabel's level.
 GZIP_LEVEL = 1
@@ -91,7 +93,7 @@ def read_voxels(image: Nifti1Image) -> Voxels:
             f"{path} is truncated or corrupt ({_reason(error)}); fetch or convert it again"
         ) from error
     voxels = voxels.reshape(voxels.shape[:3])
-    _check_content(voxels, path)
+    _check_content(image, voxels, path)
     return voxels
 
 
@@ -182,13 +184,15 @@ def _check_readable(path: Path) -> None:
         raise BadData(f"{path} is not a file")
     try:
         with path.open("rb") as file:
-            empty = not file.read(1)
+            start = file.read(len(ANNEX_POINTER))
     except PermissionError as error:
         raise NoInput(f"{path} may not be read; change its permissions") from error
     except OSError as error:
         raise InputOutputError(f"{path} cannot be read ({os.strerror(error.errno or 5)})") from error
-    if empty:
+    if not start:
         raise BadData(f"{path} is empty (0 bytes); fetch or convert it again")
+    if start == ANNEX_POINTER:
+        raise NoInput(f"{path} stands for content that is not here; fetch it with: datalad get {path}")
 
 
 def _stored_voxels(image: Nifti1Image, path: str) -> Voxels:
@@ -217,10 +221,10 @@ def _check_volume(image: Nifti1Image, path: Path | str) -> None:
         raise BadData(f"{path} holds {dtype} voxels (colour or complex); give a magnitude image")
 
 
-def _check_content(voxels: Voxels, path: Path | str) -> None:
-    low, high = _finite_range(voxels, path)
+def _check_content(image: Nifti1Image, voxels: Voxels, path: Path | str) -> None:
+    low, high = _finite_range(image, voxels, path)
     if low == high:
-        what = "all zeros" if high == 0 else f"constant ({high:g} everywhere)"
+        what = "all zeros (as 32-bit floats)" if high == 0 else f"constant ({high:g} everywhere)"
         raise BadData(f"{path} is {what}; there is nothing to harmonize, replace or leave out the file")
     if low >= 0:
         return
@@ -234,10 +238,13 @@ def _check_content(voxels: Voxels, path: Path | str) -> None:
         )
 
 
-def _finite_range(voxels: Voxels, path: Path | str) -> tuple[float, float]:
+def _finite_range(image: Nifti1Image, voxels: Voxels, path: Path | str) -> tuple[float, float]:
     low, high = float(voxels.min()), float(voxels.max())
     if np.isfinite(low) and np.isfinite(high):
         return low, high
+    beyond = np.isinf(voxels)
+    if np.any(np.isfinite(np.asarray(image.dataobj, dtype=np.float64).reshape(voxels.shape)[beyond])):
+        raise BadData(f"{path} holds values that 32-bit floats cannot; divide it by a constant")
     finite = voxels[np.isfinite(voxels)]
     if finite.size == 0:
         raise BadData(f"{path} holds no finite value; replace or leave out the file")

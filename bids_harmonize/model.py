@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bids_harmonize.errors import BadData, NoInput, UsageError, lacks_memory
-from bids_harmonize.grid import CHUNK_VOXELS, Cells, slice_volume, splat
+from bids_harmonize.grid import CHUNK_VOXELS, KNOTS, Cells, slice_volume, splat
 from bids_harmonize.image import Voxels, as_magnitude, intensity_scale, read_voxels, with_voxels, zooms
 from bids_harmonize.network import CurveNetwork, global_features
 from bids_harmonize.recognition import Recognition, Recognizer
@@ -37,6 +37,8 @@ log = logging.getLogger("bids_harmonize")
 # Where memory is short.
 FEWER_VOXELS = 16
 WEIGHTS = Path(__file__).parent / "weights"
+# Beyond these, float32 could not hold the images.
+UNITS = (1e-30, 1e30)
 CARD_KEYS = ("Name", "Modality", "BodyParts", "OutputScale", "InputDistribution", "SHA256")
 
 
@@ -323,19 +325,19 @@ def read_card(weights: Path) -> dict[str, Any]:
     Raises
     ------
     BadData
-        It is missing, or no model card.
+        It is missing, no model card, or says what cannot be.
     """
     path = weights.with_suffix(".json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadData(
             f"{weights} has no readable model card; put it beside the weights as {path.name}"
         ) from error
     if not isinstance(card, dict) or any(key not in card for key in CARD_KEYS):
         raise BadData(f"{path} is no model card: it must hold {', '.join(CARD_KEYS)}")
-    if not isinstance(card["OutputScale"], dict) or "Unit" not in card["OutputScale"]:
-        raise BadData(f"{path} is no model card: OutputScale must say what Unit is")
+    if flaw := _flaw(card):
+        raise BadData(f"{path} is no model card: {flaw}; restore it")
     return card
 
 
@@ -388,6 +390,27 @@ def torch_device(name: str) -> torch.device:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     return device
+
+
+def _flaw(card: Mapping[str, Any]) -> str | None:
+    """What is wrong with that which a model card says of its model, in so far as scans depend on it."""
+    if not all(isinstance(card[key], str) and card[key] for key in ("Name", "Modality", "SHA256")):
+        return "Name, Modality and SHA256 must be texts"
+    parts = card["BodyParts"]
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
+        return "BodyParts must be a list of texts"
+    if not isinstance(card["OutputScale"], dict) or "Unit" not in card["OutputScale"]:
+        return "OutputScale must say what Unit is"
+    unit = card["OutputScale"]["Unit"]
+    if not isinstance(unit, int | float) or isinstance(unit, bool) or not UNITS[0] <= unit <= UNITS[1]:
+        return f"the Unit of OutputScale must be a number from {UNITS[0]:g} to {UNITS[1]:g}"
+    try:
+        told = np.asarray([card["InputDistribution"][key] for key in ("Mean", "StandardDeviation")], float)
+    except (LookupError, TypeError, ValueError):
+        told = np.empty(0)
+    if told.shape != (2, 2 * KNOTS) or not np.all(np.isfinite(told)) or np.any(told < 0):
+        return f"InputDistribution must hold {2 * KNOTS} numbers from 0 up as Mean and as StandardDeviation"
+    return None
 
 
 def _weights_path(model: str | Path) -> Path:

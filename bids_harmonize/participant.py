@@ -26,7 +26,14 @@ from bids_harmonize.bids.filters import labels
 from bids_harmonize.bids.selection import Run, conflicts
 from bids_harmonize.bids.sidecars import read_metadata
 from bids_harmonize.cluster import Wanted, cluster_of
-from bids_harmonize.errors import BadData, CannotCreate, HarmonizeError, InputOutputError, NothingSelected
+from bids_harmonize.errors import (
+    BadData,
+    CannotCreate,
+    HarmonizeError,
+    InputOutputError,
+    NothingSelected,
+    printable,
+)
 from bids_harmonize.image import open_image
 from bids_harmonize.model import Model, bundled_models, model_cards, torch_device
 from bids_harmonize.options import Options
@@ -136,6 +143,8 @@ def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapp
     """Decide what to do with a run; raises `PassedOver` or what is wrong with it."""
     if run.path in conflicting:
         raise BadData(conflicting[run.path])
+    output = derivatives.output_path(options.output_dir, run)
+    derivatives.check_inside(output.parent, options.output_dir)
     metadata = read_metadata(run)
     try:
         model = model_for(run.modality, metadata, models)
@@ -149,7 +158,7 @@ def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapp
         metadata=metadata,
         model=model,
         input_sha256=derivatives.file_sha256(run.path),
-        output=derivatives.output_path(options.output_dir, run),
+        output=output,
         unharmonized=derivatives.unharmonized_path(options.output_dir, run),
         options=options,
     )
@@ -167,12 +176,12 @@ def _tell(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> Non
         except PassedOver as reason:
             print(reason)
         except HarmonizeError as error:
-            print(f"{run.relative} would fail: {error}")
+            print(f"{printable(str(run.relative))} would fail: {error}")
         else:
             _tell_plan(options, plan)
     print("a report of each person who has results then, with figures where missing or out of date:")
     for subject in dict.fromkeys(run.subject for run in runs):
-        print(f"    {report_path(options.output_dir, subject)}")
+        print(f"    {printable(str(report_path(options.output_dir, subject)))}")
 
 
 def _tell_plan(options: Options, plan: Plan) -> None:
@@ -256,7 +265,7 @@ def _told(outcomes: Iterator[Outcome], runs: Sequence[Run], workers: int) -> Ite
     for number, run in enumerate(runs, start=1):
         place = f"{number} of {len(runs)}"
         rest = time_left(seconds, ceil((len(runs) - number + 1) / workers))
-        log.info("%s%s: %s", place, rest, run.relative, extra=STATUS)
+        log.info("%s%s: %s", place, rest, printable(str(run.relative)), extra=STATUS)
         if (outcome := next(outcomes, None)) is None:
             return
         level = logging.ERROR if outcome.state is State.FAILED else logging.INFO

@@ -97,7 +97,10 @@ class Recognizer:
         shapes = [tuple(tensor.shape) for tensor in (centre, spread, first, second, second_bias)]
         if shapes != [(FEATURES,), (FEATURES,), (hidden, FEATURES), (1, hidden), (1,)]:
             raise ValueError(f"tensors of shapes {shapes}")
-        return cls(centre=centre, spread=spread, layers=tuple(layers), threshold=float(card["Threshold"]))
+        threshold = float(card["Threshold"])
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"the threshold {threshold}")
+        return cls(centre=centre, spread=spread, layers=tuple(layers), threshold=threshold)
 
 
 FEATURES = len(SHELLS) * (BINS + 1) + 5 + 2 * len(QUANTILES)

@@ -56,12 +56,13 @@ def distribution_distance(features: NDArray[np.float32], card: Mapping[str, Sequ
 
 def _gain(before: NDArray[np.float32], after: NDArray[np.float32], scale: float) -> dict[str, float]:
     foreground = before > FOREGROUND * scale
-    gain = after[foreground] / before[foreground]
+    # Of scans in very small units, the gain is more than float32 holds.
+    gain = after[foreground].astype(np.float64) / before[foreground]
     if gain.size == 0:
         return {}
     low, p1, median, p99, high = np.percentile(gain, [0, 1, 50, 99, 100]).tolist()
     relative = {"Minimum": low, "Percentile1": p1, "Percentile99": p99, "Maximum": high}
-    median = max(median, np.finfo(np.float32).tiny)
+    median = max(median, float(np.finfo(np.float32).tiny))
     return {"Median": _short(median)} | {name: _short(value / median) for name, value in relative.items()}
 
 
@@ -74,7 +75,9 @@ def _order_violations(
         change = np.diff(before, axis=axis)
         edge = np.abs(change) > EDGE * scale
         looked_at += int(np.count_nonzero(edge))
-        reversed_pairs += int(np.count_nonzero(edge & (np.diff(after, axis=axis) * change < 0)))
+        # Not by the product, which is more than float32 holds where units are large.
+        changed = np.diff(after, axis=axis)
+        reversed_pairs += int(np.count_nonzero(edge & np.where(change < 0, changed > 0, changed < 0)))
     return {"Pairs": reversed_pairs, "Edges": looked_at}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from bids_harmonize import model
 from bids_harmonize.network import CurveNetwork
 from bids_harmonize.phantom import Head, Receiver, head_labels, render
 from bids_harmonize.reference import ReferenceScan
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 # A busy machine is no reason to fail.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,6 +60,21 @@ def head() -> Head:
 def head_volume(head: Head) -> NDArray[np.float32]:
     """A T1w head with shading and noise, on `HEAD_GRID`."""
     return render(head, MPRAGE, HEAD_GRID, Receiver(gain=800, snr=40, shading=0.15), seed=(1,))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[object]:
+    """A Chromium of this system; tests of pages are skipped where there is none."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright, of the extra test, is missing"
+    )
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium to look at pages with")
+    with playwright.sync_playwright() as driver:
+        # Its sandbox wants rights that containers and root do not have.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from bids_harmonize.bids.atomic import remove_abandoned, write_atomically, write
 from bids_harmonize.bids.description import DATASET_FILES, container, refuse_foreign, write_dataset_files
 from bids_harmonize.bids.logs import write_crash, write_run_log
 from bids_harmonize.bids.outputs import (
+    check_inside,
     check_locations,
     output_path,
     prepare_output,
@@ -23,6 +24,7 @@ from bids_harmonize.bids.sidecars import inherited_metadata
 
 __all__ = [
     "DATASET_FILES",
+    "check_inside",
     "check_locations",
     "completed",
     "container",

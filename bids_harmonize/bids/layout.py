@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bids_harmonize.bids.atomic import hidden_folder, remove_abandoned
 from bids_harmonize.bids.runs import MODALITY_OF_SUFFIX, Run, natural_key, parse_name
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from bids import BIDSLayout
 
 _DATABASE = "layout_index.sqlite"
-_IMAGE = rf"sub-[^/]+_(?:{'|'.join(MODALITY_OF_SUFFIX)})\.nii(?:\.gz)?"
+# Bytes of a name that are not UTF-8, as Python tells them; no database takes them.
+_NO_UTF8 = r"\ud800-\udfff"
+_IMAGE = rf"sub-[^/{_NO_UTF8}]+_(?:{'|'.join(MODALITY_OF_SUFFIX)})\.nii(?:\.gz)?"
+_NAMED = re.compile(rf"sub-.+_(?:{'|'.join(MODALITY_OF_SUFFIX)})\.nii(?:\.gz)?", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +74,30 @@ def images(dataset: Path, wanted: Sequence[str], database_dir: Path | None) -> l
         If pybids cannot read the dataset; if the index is of another dataset or damaged; if it cannot be
         made.
     """
-    everywhere = _index_all(dataset, database_dir) if database_dir else _open(dataset, _allowed(wanted))
+    allowed = _allowed([label for label in wanted if not re.search(f"[{_NO_UTF8}]", label)])
+    everywhere = _index_all(dataset, database_dir) if database_dir else _open(dataset, allowed)
     found = everywhere.get(datatype="anat", suffix=list(MODALITY_OF_SUFFIX), return_type="filename")
     everywhere.session.close()
-    # An index made by another program may hold anything, derivatives included.
-    allowed = _allowed(wanted)
     relative = [PurePosixPath(name).relative_to(everywhere.root) for name in found]
-    relative += _folders_named_as_scans(dataset, wanted)
-    return list(_runs(dataset, [path for path in relative if allowed.search(f"/{path}")]))
+    # An index made by another program may hold anything, derivatives included.
+    listed = [path for path in relative if allowed.search(f"/{path}")]
+    return list(_runs(dataset, [*listed, *_not_listed(dataset, wanted)]))
 
 
-def _folders_named_as_scans(dataset: Path, wanted: Sequence[str]) -> list[PurePosixPath]:
+def _not_listed(dataset: Path, wanted: Sequence[str]) -> list[PurePosixPath]:
     """What pybids does not list, and must be reported all the same."""
     found = list[Path]()
     for label in wanted:
         participant = dataset / f"sub-{label}"
         for folder in (participant / "anat", *participant.glob("ses-*/anat")):
-            found += [path for path in folder.glob("sub-*.nii*") if path.is_dir()]
-    return [PurePosixPath(path.relative_to(dataset).as_posix()) for path in found]
+            found += folder.glob("sub-*.nii*")
+    relative = [PurePosixPath(path.relative_to(dataset).as_posix()) for path in found]
+    return [
+        path
+        for path in relative
+        if _NAMED.fullmatch(path.name)
+        and (re.search(f"[{_NO_UTF8}]", str(path)) or (dataset / path).is_dir())
+    ]
 
 
 def _runs(dataset: Path, paths: Iterable[PurePosixPath]) -> Iterable[Run]:
@@ -103,22 +112,21 @@ def _runs(dataset: Path, paths: Iterable[PurePosixPath]) -> Iterable[Run]:
 
 
 def _allowed(wanted: Sequence[str] | None) -> re.Pattern[str]:
-    subject = "[^/]+" if wanted is None else f"(?:{'|'.join(map(re.escape, wanted))})"
-    return re.compile(rf"^/sub-{subject}(?:/ses-[^/]+)?(?:/anat(?:/{_IMAGE})?)?$")
+    subject = f"[^/{_NO_UTF8}]+" if wanted is None else f"(?:{'|'.join(map(re.escape, wanted))})"
+    return re.compile(rf"^/sub-{subject}(?:/ses-[^/{_NO_UTF8}]+)?(?:/anat(?:/{_IMAGE})?)?$")
 
 
 def _open(dataset: Path, allowed: re.Pattern[str], database: Path | None = None) -> BIDSLayout:
-    from bids import BIDSLayout, BIDSLayoutIndexer
-
+    pybids = _pybids()
     # pybids takes patterns of what to ignore, and this is the complement of what is allowed; a list of names
     # to ignore would need every other participant of the dataset in it.
     ignore = [re.compile(rf"^(?!{allowed.pattern[1:]})")]
     # A layout_config.json in the dataset would change the meaning of names.
-    indexer = BIDSLayoutIndexer(
+    indexer = pybids.BIDSLayoutIndexer(
         validate=False, index_metadata=False, ignore=ignore, config_filename=".no-config"
     )
     try:
-        return BIDSLayout(dataset, validate=False, indexer=indexer, database_path=database)
+        return pybids.BIDSLayout(dataset, validate=False, indexer=indexer, database_path=database)
     except Exception as error:
         raise InvalidBIDS(f"pybids cannot index {dataset}: {type(error).__name__}: {error}") from error
 
@@ -126,10 +134,9 @@ def _open(dataset: Path, allowed: re.Pattern[str], database: Path | None = None)
 def _index_all(dataset: Path, database_dir: Path) -> BIDSLayout:
     if not (database_dir / _DATABASE).exists():
         _make_database(dataset, database_dir)
-    from bids import BIDSLayout
-
+    pybids = _pybids()
     try:
-        layout = BIDSLayout(dataset, validate=False, database_path=database_dir)
+        layout = pybids.BIDSLayout(dataset, validate=False, database_path=database_dir)
     except Exception as error:
         raise UsageError(
             f"The index {database_dir / _DATABASE} cannot be used ({type(error).__name__}); "
@@ -138,6 +145,26 @@ def _index_all(dataset: Path, database_dir: Path) -> BIDSLayout:
     if os.path.realpath(layout.root) != os.path.realpath(dataset):
         raise UsageError(f"The index {database_dir / _DATABASE} is of {layout.root}, not of {dataset}.")
     return layout
+
+
+def _pybids() -> Any:
+    """The module, with its own options: a file of options would change the meaning of names."""
+    # It looks for such files in the home folder too, and fails where nobody knows of one.
+    homeless = "HOME" not in os.environ
+    if homeless:
+        os.environ["HOME"] = os.sep
+    try:
+        import bids
+    except Exception as error:
+        raise UsageError(
+            f"pybids cannot be loaded ({type(error).__name__}: {error}); correct or remove "
+            "pybids_config.json in the home folder or the current one, if there is one"
+        ) from error
+    finally:
+        if homeless:
+            del os.environ["HOME"]
+    bids.config.reset_options()
+    return bids
 
 
 def _make_database(dataset: Path, database_dir: Path) -> None:

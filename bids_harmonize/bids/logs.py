@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from bids_harmonize.bids.atomic import write_json, write_text
+from bids_harmonize.bids.outputs import check_inside
 from bids_harmonize.bids.runs import Run, output_stem
+from bids_harmonize.errors import printable
 
 _TOLD = re.compile(
     r"(?:OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES|SLURM_\w+|IS_DOCKER|BIDS_HARMONIZE_\w+"
@@ -48,6 +50,7 @@ def write_run_log(
     kept = {name: value for name, value in told.items() if not _SECRET.search(name)}
     path = output_dir / "logs" / f"run_{_unique()}.json"
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    check_inside(path.parent, output_dir)
     record = {
         "Started": started,
         "Command": [*command],
@@ -75,8 +78,9 @@ def write_crash(output_dir: Path, run: Run, error_text: str) -> Path:
     Path
         The crash file.
     """
-    path = output_dir / "logs" / f"crash_{_unique()}_{output_stem(run)[-120:]}.txt"
-    write_text(path, f"{run.relative}\n\n{error_text.rstrip()}\n")
+    path = output_dir / "logs" / f"crash_{_unique()}_{printable(output_stem(run))[-120:]}.txt"
+    check_inside(path.parent, output_dir)
+    write_text(path, f"{printable(str(run.relative))}\n\n{error_text.rstrip()}\n")
     return path
 
 

@@ -88,6 +88,18 @@ def check_locations(
         raise UsageError(f"The index {database_dir} would lie in the input dataset; name a folder outside.")
 
 
+def check_inside(folder: Path, output_dir: Path) -> None:
+    """Refuse a folder of the outputs that a link leads away from them: it could be one of the input.
+
+    Raises
+    ------
+    CannotCreate
+        If the folder does not lie in the output folder.
+    """
+    if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(output_dir)):
+        raise CannotCreate(f"{folder} leads out of the output folder {output_dir}; remove the link.")
+
+
 def inside_dataset(path: Path, dataset: Path) -> tuple[str, ...] | None:
     """The folders that lead from a dataset to a path in it, none for the dataset itself; None if outside.
 

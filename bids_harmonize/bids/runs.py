@@ -127,6 +127,8 @@ def _same_output(run: Run, group: Sequence[Run]) -> str:
 
 
 def _misfiled(run: Run) -> str | None:
+    if not str(run.relative).isprintable():
+        return f"{run.relative} has characters in its name that cannot be printed; rename it."
     folders = dict(part.split("-", 1) for part in run.relative.parts[:-2])
     named = {key: run.entities[key] for key in ("sub", "ses") if key in run.entities}
     if folders == named:

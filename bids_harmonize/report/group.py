@@ -362,9 +362,9 @@ def _why(line: Line) -> str:
 
 def _link(result: Result) -> str | None:
     """The page about the person, if there is one."""
-    folder = next(parent for parent in result.sidecar.parents if parent.name == result.participant).parent
+    folders = (parent.parent for parent in result.sidecar.parents if parent.name == result.participant)
     name = f"{result.participant}.html"
-    return quote(name) if (folder / name).is_file() else None
+    return quote(name) if any((folder / name).is_file() for folder in folders) else None
 
 
 def _named(name: str, link: str | None) -> str:

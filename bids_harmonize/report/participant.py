@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from bids_harmonize.bids.atomic import write_text
 from bids_harmonize.bids.jsonfile import read_object
-from bids_harmonize.bids.outputs import transform_path
+from bids_harmonize.bids.outputs import check_inside, transform_path
 from bids_harmonize.bids.resume import file_sha256, options_hash
 from bids_harmonize.bids.runs import HARMONIZED, UNHARMONIZED, natural_key
 from bids_harmonize.errors import BadData, NoInput
@@ -46,9 +46,10 @@ def write_participant_report(
     BadData
         A sidecar is damaged or another program's.
     CannotCreate, InputOutputError
-        As `write_text` does.
+        As `check_inside` and `write_text` do.
     """
     path = report_path(derivatives, label)
+    check_inside(derivatives / f"sub-{label}" / "figures", derivatives)
     seen: dict[Path, tuple[int, int]] = {}
     # Meanwhile another process may add a scan of the same person, and write its page before this one, or do
     # one again.
@@ -152,8 +153,13 @@ def _scan(
         harmonized=record.get("Harmonized") is not False,
         gain=record.get("Edit", {}).get("Gain", {}).get("Median"),
         reference=_reference(card),
-        figures=str(figures / f"{before}_desc-{{}}_{suffix}"),
+        figures=f"{_literal(str(figures / before))}_desc-{{}}_{_literal(suffix)}",
     )
+
+
+def _literal(text: str) -> str:
+    """A text as part of a format string."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _reference(card: Mapping[str, Any]) -> ReferenceIntensities | None:
@@ -169,6 +175,9 @@ def _original(content: Mapping[str, Any], dataset: Path) -> tuple[Path | None, s
     sources = content.get("Sources") or [""]
     relative = unquote(str(sources[0]).split(":", 2)[-1])
     path = dataset / relative
+    # A derivative may come from anywhere, and what its sidecar names would be shown.
+    if ".." in path.relative_to(dataset.anchor).parts or not path.is_relative_to(dataset):
+        return None, f"The original, {relative}, would lie outside of {dataset}, so it is not shown."
     if not path.is_file():
         return (
             None,

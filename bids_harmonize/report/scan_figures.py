@@ -82,7 +82,7 @@ class Scan:
     reference
         Intensities of the model's reference group, where they are known.
     figures
-        Path of a figure without its ending, with ``{}`` where it says what it shows.
+        Path of a figure without its ending, a format string with ``{}`` where it says what it shows.
     """
 
     key: str
@@ -422,8 +422,9 @@ def _histogram(scan: Scan, tissue: Mask, before: Volume | None, after: Volume) -
     reference = scan.reference
     values = {AFTER: _sample(after, tissue)}
     if before is not None:
-        factor = np.float32(intensity_scale(after) / intensity_scale(before))
-        values = {BEFORE: _sample(before, tissue) * factor, **values}
+        # One after the other: the factor may be more than float32 holds.
+        relative = _sample(before, tissue) / np.float32(intensity_scale(before))
+        values = {BEFORE: relative * np.float32(intensity_scale(after)), **values}
     top = reference.top if reference else float(np.quantile(values[AFTER], BRIGHTEST))
     shares = {what: spread(intensities, top) for what, intensities in values.items()}
     medians = {what: float(np.median(intensities)) for what, intensities in values.items()}
