@@ -6,6 +6,7 @@ Only the standard library is imported here, so that ``--help`` and ``--version``
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import signal
@@ -42,6 +43,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=program, allow_abbrev=False, add_help=False, **settings)
         self._hint = f" ({hint})" if hint else ""
 
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, but refuse ``--option=--``, which argparse would take for an option without value."""
+        for argument in args:
+            if argument.startswith("--") and argument.endswith("=--"):
+                self.error(f"argument {argument.removesuffix('=--')}: expected a value, not --")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         hint = self._hint if "are required:" in message else ""
         raise UsageError(f"{message}{hint}; see {self.prog} --help")
@@ -49,6 +59,9 @@ class Parser(argparse.ArgumentParser):
 
 def guard(program: str, work: Callable[[], int]) -> int:
     """Do the work of a command and return its exit code; what goes wrong is told in one sentence."""
+    # Names of files that are not UTF-8 are told like on standard error, where Python sees to it.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _sigterm_unwinds():
             code = _until_exit(work)

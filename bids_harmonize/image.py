@@ -6,13 +6,15 @@ Every check here fails with one sentence that names the file and says what is wr
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import os
 import zlib
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
@@ -24,6 +26,11 @@ MILLIMETRES_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 LARGEST_EXTENT_MM = 1500.0
 # Ringing, and noise around zero, leave a little signal below zero; z-scores and Hounsfield units leave much.
 LARGEST_NEGATIVE_SHARE = 0.05
+# Of bytes before the voxels. Extensions take kilobytes, seldom megabytes, and are read as a whole.
+LARGEST_HEADER = 16 * 2**20
+# Of what a compressed file holds, beside what its header says; packed zeros grow a thousandfold.
+MOST_OF_STREAM = 2
+CHUNK = 2**20
 # Percentiles of more voxels than this do not change in any digit that matters.
 SCALE_SAMPLE = 1_000_000
 
@@ -41,17 +48,14 @@ def open_image(path: Path) -> Nifti1Image:
         The file is no NIfTI image of one real-valued 3-D volume with a usable grid.
     """
     _check_readable(path)
+    # nibabel would read many other formats, which nothing here looks after.
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise BadData(f"{path} is not a NIfTI image; convert it to .nii or .nii.gz")
     try:
+        _check_header(path)
         image = nib.load(path)
-    except (
-        ImageFileError,
-        OSError,
-        EOFError,
-        zlib.error,
-        ValueError,
-        OverflowError,
-        nib.spatialimages.HeaderDataError,
-    ) as error:
+    # Parsers of unknown bytes: whatever they raise, the file is damaged.
+    except Exception as error:
         raise BadData(f"{path} is not a readable NIfTI image ({_reason(error)}); replace the file") from error
     if not isinstance(image, Nifti1Image):
         raise BadData(f"{path} is not a NIfTI image; convert it to .nii or .nii.gz")
@@ -72,10 +76,10 @@ def read_voxels(image: Nifti1Image) -> Voxels:
     path = image.get_filename() or "the image"
     _check_volume(image, path)
     try:
+        if isinstance(image.dataobj, ArrayProxy):
+            _check_length(image.dataobj, path)
         with np.errstate(all="ignore"):
             voxels = np.asarray(image.dataobj, dtype=np.float32)
-        if nib.is_proxy(image.dataobj):
-            _check_sum(path)
     except MemoryError as error:
         raise BadData(f"{path} needs more memory than there is; give the process more") from error
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
@@ -150,11 +154,12 @@ def with_voxels(image: Nifti1Image, voxels: Voxels) -> Nifti1Image:
 
 
 def _check_readable(path: Path) -> None:
-    if path.is_symlink() and not path.exists():
+    # Not the methods of the path, which raise where a name is too long to be there.
+    if os.path.islink(path) and not os.path.exists(path):
         raise NoInput(f"{path} is a link to content that is not here; fetch it with: datalad get {path}")
-    if not path.exists():
+    if not os.path.exists(path):
         raise NoInput(f"{path} does not exist")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadData(f"{path} is not a file")
     try:
         with path.open("rb") as file:
@@ -167,12 +172,48 @@ def _check_readable(path: Path) -> None:
         raise BadData(f"{path} is empty (0 bytes); fetch or convert it again")
 
 
-def _check_sum(path: str) -> None:
-    """Read a compressed file to its end, where its checksum is; nibabel stops at the last voxel."""
-    if path.endswith(".gz"):
-        with gzip.open(path) as file:
-            while file.read(1 << 20):
-                pass
+def _check_header(path: Path) -> None:
+    """Refuse a damaged header before nibabel, which believes what extensions say of their size, reads on."""
+    with nib.openers.ImageOpener(str(path)) as file:
+        start = file.read(nib.Nifti2Header.sizeof_hdr)
+        kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header
+        offset = float(kind(start[: kind.sizeof_hdr], check=False)["vox_offset"])
+        if not kind.single_vox_offset <= offset <= LARGEST_HEADER:
+            raise ValueError(f"its voxels would begin at byte {offset:g}")
+        rest = file.read(max(int(offset) - len(start), 0))
+    kind.from_fileobj(io.BytesIO(start + rest))
+
+
+def _check_length(voxels: ArrayProxy, path: str) -> None:
+    """Refuse a file that is shorter or much longer than its header says, before its voxels take memory.
+
+    A compressed file is read to its end, where its checksum is; nibabel stops at the last voxel.
+    """
+    count, itemsize = math.prod(voxels.shape), voxels.dtype.itemsize
+    if count * (itemsize + np.dtype(np.float32).itemsize) > _memory():
+        raise MemoryError
+    said = voxels.offset + count * itemsize
+    held = _length(path, MOST_OF_STREAM * said + CHUNK)
+    if held < said:
+        raise EOFError(f"{held} bytes instead of {said}")
+    if path.lower().endswith(".gz") and held > MOST_OF_STREAM * said + CHUNK:
+        raise ValueError(f"more than {held} bytes instead of {said}")
+
+
+def _length(path: str, most: int) -> int:
+    """Of the file, uncompressed; a compressed one is not read much farther than to `most` bytes."""
+    if not path.lower().endswith(".gz"):
+        return os.path.getsize(path)
+    length = 0
+    with gzip.open(path) as file:
+        while length <= most and (chunk := file.read(CHUNK)):
+            length += len(chunk)
+    return length
+
+
+def _memory() -> int:
+    """Of this machine, in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check_volume(image: Nifti1Image, path: Path | str) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +25,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from bids_harmonize.bids.fields import Fields, check_fields, is_number, is_positive, is_text, list_of
 from bids_harmonize.errors import BadData, NoInput, UsageError
-from bids_harmonize.grid import Cells, slice_volume, splat
+from bids_harmonize.grid import KNOTS, Cells, slice_volume, splat
 from bids_harmonize.image import Voxels, as_magnitude, intensity_scale, read_voxels, with_voxels, zooms
 from bids_harmonize.network import CurveNetwork, global_features
 from bids_harmonize.recognition import Recognition, Recognizer
 from bids_harmonize.safety import distribution_distance, summarize_edit
 
 WEIGHTS = Path(__file__).parent / "weights"
+# Products of slopes of such curves with corrupt voxels, up to `grid.LARGEST`, are still finite.
+HIGHEST_CURVE = 1e6
+_FEATURES = list_of(is_number, 2 * KNOTS)
+CARD: Fields = {
+    **dict.fromkeys(("Name", "Modality", "SHA256"), is_text),
+    "BodyParts": list_of(is_text),
+    "OutputScale": {"Unit": is_positive, "Description": is_text},
+    "InputDistribution": dict.fromkeys(("Mean", "StandardDeviation"), _FEATURES),
+    "Data": {"Name": is_text, "ReferenceGroup": list_of(is_text)},
+}
+"""What a model card must hold where it holds these."""
 CARD_KEYS = ("Name", "Modality", "BodyParts", "OutputScale", "InputDistribution", "SHA256")
 
 
@@ -95,9 +109,29 @@ class Transform:
                 metadata = json.loads(file.metadata()["transform"])
                 curves = file.get_tensor("curves").to(device)
             x, y, z = metadata["shape"]
-            return cls(curves=curves, shape=(x, y, z), scale=float.fromhex(metadata["scale"]))
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            transform = cls(curves=curves, shape=(x, y, z), scale=float.fromhex(metadata["scale"]))
+            transform.check()
+            return transform
+        except (
+            SafetensorError,
+            LookupError,
+            TypeError,
+            ArithmeticError,
+            ValueError,
+            RecursionError,
+            OSError,
+        ) as error:
             raise BadData(f"{path} is no saved transform; make it with --save-transform") from error
+
+    def check(self) -> None:
+        """Raise a `ValueError` if this cannot be the edit of an image."""
+        curves, shape = self.curves, self.shape
+        if curves.dtype != torch.float32 or curves.ndim != 4 or len(curves) != KNOTS:
+            raise ValueError(f"curves of {curves.dtype}, {tuple(curves.shape)}")
+        if not all(isinstance(n, int) and 1 <= m <= n for n, m in zip(shape, curves.shape[1:], strict=True)):
+            raise ValueError(f"{tuple(curves.shape[1:])} cells for {shape} voxels")
+        if not (0 < self.scale < math.inf and torch.isfinite(curves).all()):
+            raise ValueError("curves or scale are not finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +289,11 @@ class Model:
             0, *(order.index(axis) + 1 for axis in range(3))
         )
         curves = (back * float(self.card["OutputScale"]["Unit"])).contiguous()
+        # Also where it is not a number.
+        if not float(curves.max()) < HIGHEST_CURVE:
+            raise BadData(
+                f"the model {self.name} makes no finite intensities of this scan; use another --model"
+            )
         x, y, z = shape
         return Transform(curves=curves, shape=(x, y, z), scale=scale)
 
@@ -270,14 +309,19 @@ def read_card(weights: Path) -> dict[str, Any]:
     path = weights.with_suffix(".json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        # NaN and Infinity, which Python reads, are not JSON and must not come into sidecars.
+        json.dumps(card, allow_nan=False)
+    except (OSError, ValueError, RecursionError) as error:
         raise BadData(
             f"{weights} has no readable model card; put it beside the weights as {path.name}"
         ) from error
     if not isinstance(card, dict) or any(key not in card for key in CARD_KEYS):
         raise BadData(f"{path} is no model card: it must hold {', '.join(CARD_KEYS)}")
-    if not isinstance(card["OutputScale"], dict) or "Unit" not in card["OutputScale"]:
+    check_fields(path, card, CARD)
+    if "Unit" not in card["OutputScale"]:
         raise BadData(f"{path} is no model card: OutputScale must say what Unit is")
+    if not {"Mean", "StandardDeviation"} <= set(card["InputDistribution"]):
+        raise BadData(f"{path} is no model card: InputDistribution must hold Mean and StandardDeviation")
     return card
 
 
@@ -339,7 +383,8 @@ def _weights_path(model: str | Path) -> Path:
     if isinstance(model, str) and path.suffix != ".safetensors":
         names = ", ".join(bundled_models())
         raise UsageError(f"{model} is neither a bundled model ({names}) nor a .safetensors file")
-    if not path.is_file():
+    # Not path.is_file(), which raises where a name is too long to be there.
+    if not os.path.isfile(path):
         raise NoInput(f"the model {path} does not exist")
     return path
 
@@ -355,11 +400,29 @@ def _load_network(path: Path) -> CurveNetwork:
     try:
         with safe_open(path, framework="pt") as file:
             config = json.loads((file.metadata() or {})["config"])
-        network = CurveNetwork(widths=tuple(config["widths"]), context=config["context"])
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        weights = load_file(path)
+        if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+            raise ValueError("weights that are not finite")
+        network = _network(config, weights)
+        network.load_state_dict(weights)
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise BadData(f"{path} holds no weights of this network as safetensors; train it anew") from error
     return network
+
+
+def _network(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> CurveNetwork:
+    """The network of a file; a `ValueError`, before it takes any memory, if the weights do not fit in."""
+    widths, context = config["widths"], config["context"]
+    # Every level has weights of its own.
+    if not list_of(is_positive)(widths) or not 0 < len(widths) <= len(weights):
+        raise ValueError(f"widths {widths}")
+    with torch.device("meta"):
+        wanted = CurveNetwork(widths=tuple(widths), context=context).state_dict()
+    if {name: tensor.shape for name, tensor in wanted.items()} != {
+        name: tensor.shape for name, tensor in weights.items()
+    }:
+        raise ValueError("weights of other shapes")
+    return CurveNetwork(widths=tuple(widths), context=context)
 
 
 def _recognizer(card: Mapping[str, Any], path: Path) -> Recognizer | None:
@@ -367,7 +430,7 @@ def _recognizer(card: Mapping[str, Any], path: Path) -> Recognizer | None:
         return None
     try:
         return Recognizer.of_card(card["Recognizer"])
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise BadData(f"the model card of {path} holds a damaged Recognizer; remove or restore it") from error
 
 

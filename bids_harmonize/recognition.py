@@ -97,7 +97,14 @@ class Recognizer:
         shapes = [tuple(tensor.shape) for tensor in (centre, spread, first, second, second_bias)]
         if shapes != [(FEATURES,), (FEATURES,), (hidden, FEATURES), (1, hidden), (1,)]:
             raise ValueError(f"tensors of shapes {shapes}")
-        return cls(centre=centre, spread=spread, layers=tuple(layers), threshold=float(card["Threshold"]))
+        threshold = float(card["Threshold"])
+        if not all(
+            torch.isfinite(tensor).all() for tensor in (centre, spread, *layers, torch.tensor(threshold))
+        ):
+            raise ValueError("not all of it is finite")
+        if not (spread > 0).all():
+            raise ValueError("a feature without spread")
+        return cls(centre=centre, spread=spread, layers=tuple(layers), threshold=threshold)
 
 
 FEATURES = len(SHELLS) * (BINS + 1) + 5 + 2 * len(QUANTILES)

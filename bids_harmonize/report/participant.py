@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from bids_harmonize.bids.atomic import write_text
-from bids_harmonize.bids.jsonfile import read_object
+from bids_harmonize.bids.atomic import update_text
 from bids_harmonize.bids.outputs import transform_path
 from bids_harmonize.bids.resume import file_sha256, options_hash
 from bids_harmonize.bids.runs import HARMONIZED, UNHARMONIZED, natural_key
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.intensities import ReferenceIntensities
 from bids_harmonize.report.participant_page import Shown, participant_page
+from bids_harmonize.report.records import read_sidecar
 from bids_harmonize.report.scan_figures import Drawn, Scan, draw
 from bids_harmonize.version import version
 
@@ -45,15 +45,14 @@ def write_participant_report(
     BadData
         A sidecar is damaged or another program's.
     CannotCreate, InputOutputError
-        As `write_text` does.
+        As `update_text` does.
     """
     path = report_path(derivatives, label)
     sidecars = _sidecars(derivatives, label)
     while True:
         shown = [_shown(sidecar, derivatives, label, dataset, cards) for sidecar in sidecars]
         text = participant_page(label, shown, cards)
-        if not path.is_file() or path.read_bytes() != text.encode():
-            write_text(path, text)
+        update_text(path, text)
         # Another process may have added a scan of the same person, and written its page before this one.
         if (there := _sidecars(derivatives, label)) == sidecars:
             return path
@@ -93,9 +92,7 @@ def _sidecars(derivatives: Path, label: str) -> list[Path]:
 def _shown(
     sidecar: Path, derivatives: Path, label: str, dataset: Path, cards: Mapping[str, Mapping[str, Any]]
 ) -> Shown:
-    content = read_object(sidecar)
-    if not isinstance(content.get("BidsHarmonize"), Mapping):
-        raise BadData(f"{sidecar} was not written by this program; remove it or name another folder")
+    content = read_sidecar(sidecar)
     scan = _scan(sidecar, content, derivatives / f"sub-{label}" / "figures", cards)
     try:
         drawn, problem = _drawn(scan, content, dataset), ""
@@ -145,7 +142,7 @@ def _reference(card: Mapping[str, Any]) -> ReferenceIntensities | None:
     """What a model card says of its reference group; None if it is an older one, or damaged there."""
     try:
         return ReferenceIntensities.of_card(card["ReferenceIntensities"])
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return None
 
 
