@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fuzzing import DAMAGED_JSON, JSON, TEXTS, called, check_sentence, check_told, done_or_refused, fuzz
+from fuzzing import (
+    DAMAGED_JSON,
+    JSON,
+    TEXTS,
+    called,
+    check_sentence,
+    check_told,
+    clock,
+    done_or_refused,
+    fuzz,
+)
 from heads import random_network, write_model
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -22,8 +32,9 @@ from toys import COMMON, head, image_of, write_dataset, write_scan
 
 from bids_harmonize import cli
 from bids_harmonize.bids.atomic import write_json
-from bids_harmonize.errors import HarmonizeError
+from bids_harmonize.errors import BadData, HarmonizeError
 from bids_harmonize.model import CARD_KEYS, Model, Transform
+from bids_harmonize.network import CurveNetwork
 
 IMAGE = image_of(head(1))
 SCALARS = st.sampled_from([0, -1, 1e-320, 1e300, 10**400, "1000", "", True, None, [], {}, [1], "a\nb"])
@@ -169,6 +180,30 @@ def test_weight_files(weights: Path, tmp_path: Path, tally: Counter[str], long: 
         weights.write_bytes(content)
         _write_card(weights, card | {"SHA256": hashlib.sha256(content).hexdigest()})
         use(weights, tmp_path / "written.json")
+
+
+def test_a_false_width_is_refused_before_memory_is_taken(
+    weights: Path, tally: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Weighed(CurveNetwork):
+        def __init__(self, **config: Any) -> None:
+            super().__init__(**config)
+            numbers = sum(one.numel() for one in self.parameters() if one.device.type != "meta")
+            assert numbers < 1_000_000
+
+    monkeypatch.setattr("bids_harmonize.model.CurveNetwork", Weighed)
+    card = json.loads(weights.with_suffix(".json").read_text())
+    for config in (
+        CONFIG | {"widths": [1000, 8]},
+        CONFIG | {"context": 2000},
+        CONFIG | {"widths": [4] * 10_000},
+    ):
+        tally["inputs fuzzed"] += 1
+        content = packed(TENSORS, config)
+        weights.write_bytes(content)
+        _write_card(weights, card | {"SHA256": hashlib.sha256(content).hexdigest()})
+        with clock(), pytest.raises(BadData, match="holds no weights of this network"):
+            Model.load(weights, "cpu")
 
 
 def test_a_card_of_other_weights_is_refused(weights: Path, tally: Counter[str], long: bool) -> None:
