@@ -43,6 +43,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=program, allow_abbrev=False, add_help=False, **settings)
         self._hint = f" ({hint})" if hint else ""
 
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, but refuse ``--option=--``, which argparse would take for an option without value."""
+        for argument in args:
+            if argument.startswith("--") and argument.endswith("=--"):
+                self.error(f"argument {argument.removesuffix('=--')}: expected a value, not --")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         hint = self._hint if "are required:" in message else ""
         raise UsageError(f"{message}{hint}; see {self.prog} --help")
@@ -50,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 def guard(program: str, work: Callable[[], int]) -> int:
     """Do the work of a command and return its exit code; what goes wrong is told in one sentence."""
-    # Where the locale has no such letters, they are written as escapes.
+    # Where the locale has no such letters, or a file's name is not UTF-8, they are written as escapes.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -6,6 +6,8 @@ import re
 _NO_MEMORY = re.compile(
     r"(cannot|can't) allocate memory|(not enough|out of) memory|_ALLOC_FAILED", re.IGNORECASE
 )
+# The middle of a longer sentence is left out: the file comes first in it, and what to do last.
+_LONGEST = 2000
 
 
 def printable(text: str) -> str:
@@ -18,9 +20,10 @@ class HarmonizeError(Exception):
 
     exit_code = 1
 
-    def __str__(self) -> str:
+    def __init__(self, sentence: str = "") -> None:
         # Names of files are part of it, and may be anything.
-        return printable(super().__str__())
+        line, half = printable(sentence), _LONGEST // 2
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}")
 
 
 class InvalidBIDS(HarmonizeError):

@@ -5,9 +5,10 @@ Every check here fails with one sentence that names the file and says what is wr
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
-from io import BufferedWriter, IOBase
+from io import BufferedWriter, BytesIO, IOBase
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 from isal.igzip_lib import IsalError
-from nibabel.filebasedimages import ImageFileError
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.fileholders import FileHolder
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
@@ -28,6 +29,13 @@ MILLIMETRES_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 LARGEST_EXTENT_MM = 1500.0
 # Ringing, and noise around zero, leave a little signal below zero; z-scores and Hounsfield units leave much.
 LARGEST_NEGATIVE_SHARE = 0.05
+# Of bytes before the voxels. Extensions take kilobytes, seldom megabytes, and are read as a whole.
+LARGEST_HEADER = 16 * 2**20
+# Of what a compressed file holds, beside what its header says; packed zeros grow a thousandfold.
+MOST_OF_STREAM = 2
+# Uncompressed over compressed; scans have 1 to 5, half empty ones 10.
+USUAL_PACKING = 20
+CHUNK = 2**20
 # Percentiles of more voxels than this do not change in any digit that matters.
 SCALE_SAMPLE = 1_000_000
 # What a file of git-annex begins with in place of its content, where it is no link (adjusted or unlocked).
@@ -53,17 +61,14 @@ def open_image(path: Path) -> Nifti1Image:
         The file is no NIfTI image of one real-valued 3-D volume with a usable grid.
     """
     _check_readable(path)
+    # nibabel would read many other formats, which nothing here looks after.
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise BadData(f"{path} is not a NIfTI image; convert it to .nii or .nii.gz")
     try:
+        _check_header(path)
         image = nib.load(path)
-    except (
-        ImageFileError,
-        OSError,
-        EOFError,
-        zlib.error,
-        ValueError,
-        OverflowError,
-        nib.spatialimages.HeaderDataError,
-    ) as error:
+    # Parsers of unknown bytes: whatever they raise, the file is damaged.
+    except Exception as error:
         raise BadData(f"{path} is not a readable NIfTI image ({_reason(error)}); replace the file") from error
     if not isinstance(image, Nifti1Image):
         raise BadData(f"{path} is not a NIfTI image; convert it to .nii or .nii.gz")
@@ -84,6 +89,8 @@ def read_voxels(image: Nifti1Image) -> Voxels:
     path = image.get_filename() or "the image"
     _check_volume(image, path)
     try:
+        if isinstance(image.dataobj, ArrayProxy):
+            _check_length(image.dataobj, path)
         with np.errstate(all="ignore"):
             voxels = _stored_voxels(image, path)
     except MemoryError as error:
@@ -176,11 +183,12 @@ def save_image(image: Nifti1Image, path: Path) -> None:
 
 
 def _check_readable(path: Path) -> None:
-    if path.is_symlink() and not path.exists():
+    # Not the methods of the path, which raise where a name is too long to be there.
+    if os.path.islink(path) and not os.path.exists(path):
         raise NoInput(f"{path} is a link to content that is not here; fetch it with: datalad get {path}")
-    if not path.exists():
+    if not os.path.exists(path):
         raise NoInput(f"{path} does not exist")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadData(f"{path} is not a file")
     try:
         with path.open("rb") as file:
@@ -196,19 +204,75 @@ def _check_readable(path: Path) -> None:
 
 
 def _stored_voxels(image: Nifti1Image, path: str) -> Voxels:
-    if not (nib.is_proxy(image.dataobj) and path.endswith(".gz")):
+    if not (isinstance(image.dataobj, ArrayProxy) and _is_packed(path)):
         return np.asarray(image.dataobj, dtype=np.float32)
     with igzip.open(path) as stream:
         voxels = np.asarray(_over(image, stream).dataobj, dtype=np.float32)
-        # To the end, where the checksum is; nibabel stops at the last voxel.
-        while stream.read(1 << 20):
-            pass
+        _read_to_end(stream, (MOST_OF_STREAM - 1) * _said(image.dataobj) + CHUNK)
     return voxels
+
+
+def _read_to_end(stream: IOBase, most: int) -> None:
+    """To the checksum, which nibabel, that stops at the last voxel, does not come to."""
+    length = 0
+    while chunk := stream.read(CHUNK):
+        length += len(chunk)
+        if length > most:
+            raise ValueError(f"more than {length} bytes follow its voxels")
 
 
 def _over(image: Nifti1Image, stream: IOBase) -> Nifti1Image:
     """The same image, read from a stream that starts where its file does."""
     return type(image).from_file_map({"image": FileHolder(fileobj=stream)})
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a damaged header before nibabel, which believes what extensions say of their size, reads on."""
+    with nib.openers.ImageOpener(str(path)) as file:
+        start = file.read(nib.Nifti2Header.sizeof_hdr)
+        kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header
+        offset = float(kind(start[: kind.sizeof_hdr], check=False)["vox_offset"])
+        if not kind.single_vox_offset <= offset <= LARGEST_HEADER:
+            raise ValueError(f"its voxels would begin at byte {offset:g}")
+        rest = file.read(max(int(offset) - len(start), 0))
+    kind.from_fileobj(BytesIO(start + rest))
+
+
+def _check_length(voxels: ArrayProxy, path: str) -> None:
+    """Refuse a file that is shorter than its header says, before its voxels take memory."""
+    if math.prod(voxels.shape) * (voxels.dtype.itemsize + np.dtype(np.float32).itemsize) > _memory():
+        raise MemoryError
+    said, size = _said(voxels), os.path.getsize(path)
+    # Most files need not be read twice: what they can take is in proportion to what they are.
+    if _is_packed(path) and size * USUAL_PACKING < said:
+        size = _length(path, said)
+    elif _is_packed(path):
+        return
+    if size < said:
+        raise EOFError(f"{size} bytes instead of {said}")
+
+
+def _said(voxels: ArrayProxy) -> int:
+    """Length of a file by its header, in bytes, uncompressed."""
+    return int(voxels.offset) + math.prod(voxels.shape) * voxels.dtype.itemsize
+
+
+def _is_packed(path: str) -> bool:
+    return path.lower().endswith(".gz")
+
+
+def _length(path: str, enough: int) -> int:
+    """Of a compressed file, uncompressed; it is not read much farther than to so many bytes."""
+    length = 0
+    with igzip.open(path) as stream:
+        while length < enough and (chunk := stream.read(CHUNK)):
+            length += len(chunk)
+    return length
+
+
+def _memory() -> int:
+    """Of this machine, in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check_volume(image: Nifti1Image, path: Path | str) -> None:

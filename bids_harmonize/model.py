@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from bids_harmonize.bids.fields import Fields, check_fields, is_number, is_positive, is_text, list_of
 from bids_harmonize.errors import BadData, NoInput, UsageError, lacks_memory
 from bids_harmonize.grid import CHUNK_VOXELS, KNOTS, Cells, slice_volume, splat
 from bids_harmonize.image import Voxels, as_magnitude, intensity_scale, read_voxels, with_voxels, zooms
@@ -39,6 +43,23 @@ FEWER_VOXELS = 16
 WEIGHTS = Path(__file__).parent / "weights"
 # Beyond these, float32 could not hold the images.
 UNITS = (1e-30, 1e30)
+# Products of slopes of such curves with corrupt voxels, up to `grid.LARGEST`, are still finite.
+HIGHEST_CURVE = 1e6
+
+
+def _is_within(low: float, high: float) -> Callable[[object], bool]:
+    return lambda value: is_number(value) and low <= float(str(value)) <= high
+
+
+_FEATURES = list_of(_is_within(0, sys.float_info.max), 2 * KNOTS)
+CARD: Fields = {
+    **dict.fromkeys(("Name", "Modality", "SHA256"), is_text),
+    "BodyParts": list_of(is_text),
+    "OutputScale": {"Unit": _is_within(*UNITS), "Description": is_text},
+    "InputDistribution": dict.fromkeys(("Mean", "StandardDeviation"), _FEATURES),
+    "Data": {"Name": is_text, "ReferenceGroup": list_of(is_text)},
+}
+"""What a model card must hold where it holds these."""
 CARD_KEYS = ("Name", "Modality", "BodyParts", "OutputScale", "InputDistribution", "SHA256")
 
 
@@ -103,9 +124,29 @@ class Transform:
                 metadata = json.loads(file.metadata()["transform"])
                 curves = file.get_tensor("curves").to(device)
             x, y, z = metadata["shape"]
-            return cls(curves=curves, shape=(x, y, z), scale=float.fromhex(metadata["scale"]))
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            transform = cls(curves=curves, shape=(x, y, z), scale=float.fromhex(metadata["scale"]))
+            transform.check()
+            return transform
+        except (
+            SafetensorError,
+            LookupError,
+            TypeError,
+            ArithmeticError,
+            ValueError,
+            RecursionError,
+            OSError,
+        ) as error:
             raise BadData(f"{path} is no saved transform; make it with --save-transform") from error
+
+    def check(self) -> None:
+        """Raise a `ValueError` if this cannot be the edit of an image."""
+        curves, shape = self.curves, self.shape
+        if curves.dtype != torch.float32 or curves.ndim != 4 or len(curves) != KNOTS:
+            raise ValueError(f"curves of {curves.dtype}, {tuple(curves.shape)}")
+        if not all(isinstance(n, int) and 1 <= m <= n for n, m in zip(shape, curves.shape[1:], strict=True)):
+            raise ValueError(f"{tuple(curves.shape[1:])} cells for {shape} voxels")
+        if not (0 < self.scale < math.inf and torch.isfinite(curves).all()):
+            raise ValueError("curves or scale are not finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,6 +345,11 @@ class Model:
             0, *(order.index(axis) + 1 for axis in range(3))
         )
         curves = (back * float(self.card["OutputScale"]["Unit"])).contiguous()
+        # Also where it is not a number.
+        if not float(curves.max()) < HIGHEST_CURVE:
+            raise BadData(
+                f"the model {self.name} makes no finite intensities of this scan; use another --model"
+            )
         x, y, z = shape
         return Transform(curves=curves, shape=(x, y, z), scale=scale)
 
@@ -330,14 +376,21 @@ def read_card(weights: Path) -> dict[str, Any]:
     path = weights.with_suffix(".json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
+        # NaN and Infinity, which Python reads, are not JSON and must not come into sidecars.
+        json.dumps(card, allow_nan=False)
     except (OSError, ValueError, RecursionError) as error:
         raise BadData(
             f"{weights} has no readable model card; put it beside the weights as {path.name}"
         ) from error
     if not isinstance(card, dict) or any(key not in card for key in CARD_KEYS):
         raise BadData(f"{path} is no model card: it must hold {', '.join(CARD_KEYS)}")
-    if flaw := _flaw(card):
-        raise BadData(f"{path} is no model card: {flaw}; restore it")
+    check_fields(path, card, CARD)
+    if "Unit" not in card["OutputScale"]:
+        raise BadData(f"{path} is no model card: OutputScale must say what Unit is")
+    if not {"Mean", "StandardDeviation"} <= set(card["InputDistribution"]):
+        raise BadData(f"{path} is no model card: InputDistribution must hold Mean and StandardDeviation")
+    if not card["BodyParts"]:
+        raise BadData(f"{path} is no model card: BodyParts must name one at least")
     return card
 
 
@@ -392,27 +445,6 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
-def _flaw(card: Mapping[str, Any]) -> str | None:
-    """What is wrong with that which a model card says of its model, in so far as scans depend on it."""
-    if not all(isinstance(card[key], str) and card[key] for key in ("Name", "Modality", "SHA256")):
-        return "Name, Modality and SHA256 must be texts"
-    parts = card["BodyParts"]
-    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
-        return "BodyParts must be a list of texts"
-    if not isinstance(card["OutputScale"], dict) or "Unit" not in card["OutputScale"]:
-        return "OutputScale must say what Unit is"
-    unit = card["OutputScale"]["Unit"]
-    if not isinstance(unit, int | float) or isinstance(unit, bool) or not UNITS[0] <= unit <= UNITS[1]:
-        return f"the Unit of OutputScale must be a number from {UNITS[0]:g} to {UNITS[1]:g}"
-    try:
-        told = np.asarray([card["InputDistribution"][key] for key in ("Mean", "StandardDeviation")], float)
-    except (LookupError, TypeError, ValueError):
-        told = np.empty(0)
-    if told.shape != (2, 2 * KNOTS) or not np.all(np.isfinite(told)) or np.any(told < 0):
-        return f"InputDistribution must hold {2 * KNOTS} numbers from 0 up as Mean and as StandardDeviation"
-    return None
-
-
 def _weights_path(model: str | Path) -> Path:
     if isinstance(model, str) and model in bundled_models():
         return WEIGHTS / f"{model}.safetensors"
@@ -420,7 +452,8 @@ def _weights_path(model: str | Path) -> Path:
     if isinstance(model, str) and path.suffix != ".safetensors":
         names = ", ".join(bundled_models())
         raise UsageError(f"{model} is neither a bundled model ({names}) nor a .safetensors file")
-    if not path.is_file():
+    # Not path.is_file(), which raises where a name is too long to be there.
+    if not os.path.isfile(path):
         raise NoInput(f"the model {path} does not exist")
     return path
 
@@ -436,9 +469,12 @@ def _load_network(path: Path) -> CurveNetwork:
     try:
         with safe_open(path, framework="pt") as file:
             config = json.loads((file.metadata() or {})["config"])
-        network = CurveNetwork(widths=tuple(config["widths"]), context=config["context"])
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        weights = load_file(path)
+        if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+            raise ValueError("weights that are not finite")
+        network = _network(config, weights)
+        network.load_state_dict(weights)
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         if lacks_memory(error):
             raise MemoryError from error
         raise BadData(f"{path} holds no weights of this network as safetensors; train it anew") from error
@@ -456,12 +492,27 @@ def _placed(network: CurveNetwork, device: torch.device) -> tuple[CurveNetwork, 
     return network.to("cpu"), torch.device("cpu")
 
 
+def _network(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> CurveNetwork:
+    """The network of a file; a `ValueError`, before it takes any memory, if the weights do not fit in."""
+    widths, context = config["widths"], config["context"]
+    # Every level has weights of its own.
+    if not list_of(is_positive)(widths) or not 0 < len(widths) <= len(weights):
+        raise ValueError(f"widths {widths}")
+    with torch.device("meta"):
+        wanted = CurveNetwork(widths=tuple(widths), context=context).state_dict()
+    if {name: tensor.shape for name, tensor in wanted.items()} != {
+        name: tensor.shape for name, tensor in weights.items()
+    }:
+        raise ValueError("weights of other shapes")
+    return CurveNetwork(widths=tuple(widths), context=context)
+
+
 def _recognizer(card: Mapping[str, Any], path: Path) -> Recognizer | None:
     if card.get("Recognizer") is None:
         return None
     try:
         return Recognizer.of_card(card["Recognizer"])
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise BadData(f"the model card of {path} holds a damaged Recognizer; remove or restore it") from error
 
 

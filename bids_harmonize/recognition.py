@@ -100,6 +100,12 @@ class Recognizer:
         threshold = float(card["Threshold"])
         if not 0 <= threshold <= 1:
             raise ValueError(f"the threshold {threshold}")
+        if not all(
+            torch.isfinite(tensor).all() for tensor in (centre, spread, *layers, torch.tensor(threshold))
+        ):
+            raise ValueError("not all of it is finite")
+        if not (spread > 0).all():
+            raise ValueError("a feature without spread")
         return cls(centre=centre, spread=spread, layers=tuple(layers), threshold=threshold)
 
 

@@ -145,7 +145,13 @@ def remove_abandoned(folder: Path, names: str = "*", *, deep: bool = False) -> N
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; see `write_atomically` for the errors."""
     with write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(_encoded(text))
+
+
+def update_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically, unless it is there and holds the same already."""
+    if not path.is_file() or path.read_bytes() != _encoded(text):
+        write_text(path, text)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -173,6 +179,11 @@ def output_error(path: Path, error: OSError) -> HarmonizeError:
     if error.errno in _CANNOT_CREATE:
         return CannotCreate(f"{path} cannot be created: {why}.")
     return InputOutputError(f"{path} could not be written: {why}.")
+
+
+def _encoded(text: str) -> bytes:
+    # A lone surrogate, as in a file name that is not UTF-8, becomes an escape, which JSON reads as the same.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _flush(temporary: Path) -> None:

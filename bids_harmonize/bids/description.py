@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bids_harmonize.bids.atomic import as_json, write_text
+from bids_harmonize.bids.atomic import as_json, update_text, write_text
 from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.bids.outputs import inside_dataset
 from bids_harmonize.errors import BadData, UsageError
@@ -87,8 +87,8 @@ def write_dataset_files(
     description = dataset_description(output_dir, dataset, version=version, container=container)
     if not any(output_dir.glob("README*")):
         write_text(output_dir / "README", _README.format(url=CODE_URL))
-    _update(output_dir / ".bidsignore", _bidsignore(output_dir / ".bidsignore"))
-    _update(output_dir / "dataset_description.json", as_json(description))
+    update_text(output_dir / ".bidsignore", _bidsignore(output_dir / ".bidsignore"))
+    update_text(output_dir / "dataset_description.json", as_json(description))
 
 
 def refuse_foreign(output_dir: Path) -> None:
@@ -173,8 +173,3 @@ def _bidsignore(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         lines = []
     return "\n".join([*lines, *(line for line in _IGNORED if line not in lines)]) + "\n"
-
-
-def _update(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_bytes() != text.encode():
-        write_text(path, text)

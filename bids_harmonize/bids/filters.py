@@ -151,5 +151,6 @@ def _equal(key: str, label: str | None, wanted: str | None) -> bool:
     if wanted == "*":
         return True
     if key in _INDEXED and label.isdecimal() and wanted.isdecimal():
-        return int(label) == int(wanted)
+        # Not as numbers: Python converts no text of thousands of digits.
+        return label.lstrip("0") == wanted.lstrip("0")
     return label == (f".{wanted.lstrip('.')}" if key == "extension" else strip_prefix(wanted, key))

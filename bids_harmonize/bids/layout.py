@@ -127,6 +127,8 @@ def _open(dataset: Path, allowed: re.Pattern[str], database: Path | None = None)
     )
     try:
         return pybids.BIDSLayout(dataset, validate=False, indexer=indexer, database_path=database)
+    except UnicodeEncodeError as error:
+        raise InvalidBIDS(f"{error.object} has a name that is not UTF-8; rename it.") from error
     except Exception as error:
         raise InvalidBIDS(f"pybids cannot index {dataset}: {type(error).__name__}: {error}") from error
 

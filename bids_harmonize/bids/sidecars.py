@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bids_harmonize.bids.fields import is_flag, is_number, is_positive, is_text, list_of
 from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.bids.runs import Run, parse_name
 from bids_harmonize.errors import BadData
 
 
-def _text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _texts(value: object) -> bool:
-    return _text(value) or (isinstance(value, list) and all(map(_text, value)))
-
-
-def _flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _positive(value: object) -> bool:
-    return _number(value) and value > 0  # type: ignore[operator]
+    return is_text(value) or list_of(is_text)(value)
 
 
 def _angle(value: object) -> bool:
-    return _positive(value) and value <= 360  # type: ignore[operator]
+    return is_positive(value) and value <= 360  # type: ignore[operator]
 
 
 def _one_of(*allowed: str) -> Callable[[object], bool]:
@@ -66,11 +50,11 @@ INHERITED: Mapping[str, Callable[[object], bool]] = {
             "ParallelAcquisitionTechnique",
             "PartialFourierDirection",
         ),
-        _text,
+        is_text,
     ),
     **dict.fromkeys(("ScanningSequence", "SequenceVariant", "ScanOptions"), _texts),
-    **dict.fromkeys(("NonlinearGradientCorrection", "MTState", "SpoilingState", "WaterSuppression"), _flag),
-    **dict.fromkeys(("PartialFourier", "ParallelReductionFactorInPlane", "NumberShots"), _number),
+    **dict.fromkeys(("NonlinearGradientCorrection", "MTState", "SpoilingState", "WaterSuppression"), is_flag),
+    **dict.fromkeys(("PartialFourier", "ParallelReductionFactorInPlane", "NumberShots"), is_number),
     **dict.fromkeys(
         (
             "MagneticFieldStrength",
@@ -80,7 +64,7 @@ INHERITED: Mapping[str, Callable[[object], bool]] = {
             "SliceThickness",
             "DwellTime",
         ),
-        _positive,
+        is_positive,
     ),
     "FlipAngle": _angle,
     "ContrastBolusIngredient": _one_of(

@@ -59,7 +59,7 @@ def _model(record: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     name, sha256 = record.get("Model"), str(record.get("ModelSHA256"))
     told = f"The model {name} (SHA-256 of its weights {sha256[:12]})"
     data = card.get("Data")
-    if not data:
+    if not data or "ReferenceGroup" not in data:
         return f"{told} was used."
     source = (
         f"{count(len(data['ReferenceGroup']), 'scan')} of the dataset “{data.get('Name', 'without a name')}”"

@@ -13,14 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from bids_harmonize.bids.atomic import write_text
-from bids_harmonize.bids.jsonfile import read_object
+from bids_harmonize.bids.atomic import update_text
 from bids_harmonize.bids.outputs import check_inside, transform_path
 from bids_harmonize.bids.resume import file_sha256, options_hash
 from bids_harmonize.bids.runs import HARMONIZED, UNHARMONIZED, natural_key
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.intensities import ReferenceIntensities
 from bids_harmonize.report.participant_page import Shown, participant_page
+from bids_harmonize.report.records import read_sidecar
 from bids_harmonize.report.scan_figures import Drawn, Scan, draw
 from bids_harmonize.version import version
 
@@ -58,8 +58,7 @@ def write_participant_report(
         try:
             shown = [_shown(sidecar, derivatives, label, dataset, cards) for sidecar in seen]
             text = participant_page(label, shown, cards)
-            if not path.is_file() or path.read_bytes() != text.encode():
-                write_text(path, text)
+            update_text(path, text)
         except (BadData, NoInput, FileNotFoundError):
             if _versions(derivatives, label) == seen:
                 raise
@@ -109,9 +108,7 @@ def _versions(derivatives: Path, label: str) -> dict[Path, tuple[int, int]]:
 def _shown(
     sidecar: Path, derivatives: Path, label: str, dataset: Path, cards: Mapping[str, Mapping[str, Any]]
 ) -> Shown:
-    content = read_object(sidecar)
-    if not isinstance(content.get("BidsHarmonize"), Mapping):
-        raise BadData(f"{sidecar} was not written by this program; remove it or name another folder")
+    content = read_sidecar(sidecar)
     scan = _scan(sidecar, content, derivatives / f"sub-{label}" / "figures", cards)
     try:
         drawn, problem = _drawn(scan, content, dataset), ""
@@ -166,7 +163,7 @@ def _reference(card: Mapping[str, Any]) -> ReferenceIntensities | None:
     """What a model card says of its reference group; None if it is an older one, or damaged there."""
     try:
         return ReferenceIntensities.of_card(card["ReferenceIntensities"])
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return None
 
 

@@ -229,7 +229,7 @@ def _what_was_done(one: Shown) -> str:
 
 
 def _gain(gain: Mapping[str, float], record: Mapping[str, Any]) -> list[str]:
-    if "Median" not in gain:
+    if not {"Median", "Percentile1", "Percentile99", "Minimum", "Maximum"} <= set(gain):
         return []
     scale = (record.get("OutputScale") or {}).get("Description")
     low, high, darkest, brightest = (
@@ -266,7 +266,7 @@ def _familiar(distance: float | None, recognition: Mapping[str, Any]) -> list[st
         )
     if recognition.get("Checked") is False:
         told.append("Whether the model is meant for such a scan was not checked: its model card cannot tell.")
-    elif recognition.get("Flagged") is False:
+    elif recognition.get("Flagged") is False and {"Score", "Threshold"} <= set(recognition):
         told.append(
             f"The model is meant for such scans: {recognition['Score']:.2g} on a scale from 0 (familiar) to "
             f"1 (foreign), and up to {recognition['Threshold']:.2g} is familiar."

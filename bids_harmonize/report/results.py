@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.bids.runs import HARMONIZED, UNHARMONIZED
 from bids_harmonize.distribution import Distribution, read_distribution
 from bids_harmonize.errors import BadData
+from bids_harmonize.report.records import read_sidecar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +93,8 @@ def read_results(derivatives: Path) -> dict[str, list[Result]]:
 
 
 def _read(sidecar: Path) -> Result:
-    metadata = read_object(sidecar)
-    record = metadata.get("BidsHarmonize")
-    if not isinstance(record, Mapping):
-        raise BadData(f"{sidecar} was not written by this program; remove it or name another folder")
-    described = record.get("Intensities")
+    metadata = read_sidecar(sidecar)
+    described = metadata["BidsHarmonize"].get("Intensities")
     return Result(
         sidecar=sidecar,
         metadata=metadata,

@@ -7,7 +7,7 @@ of date.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bids_harmonize.anatomy import Mask, Volume, tissue_mask
 from bids_harmonize.bids.atomic import write_atomically, write_json, write_text
+from bids_harmonize.bids.fields import Fields, check_fields, is_flag, is_number, is_positive, is_text, list_of
 from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.errors import BadData
 from bids_harmonize.grid import KNOTS, STEP, Cells
@@ -162,6 +163,7 @@ class Drawn:
         """What was drawn before; None if that is not known, or not all of it is there any more."""
         try:
             told = read_object(scan.record)
+            check_fields(scan.record, told, DRAWN)
             drawn = cls(**told | {"planes": [Plane(**plane) for plane in told["planes"]]})
             there = all(path.is_file() for path in drawn.files(scan))
         except (BadData, LookupError, TypeError):
@@ -172,6 +174,31 @@ class Drawn:
         """All figures."""
         pictures = [scan.picture(what, plane.name) for what in self.pictures for plane in self.planes]
         return pictures + [scan.drawing(what) for what in self.drawings]
+
+
+def _some_of(*known: str) -> Callable[[object], bool]:
+    return list_of(lambda value: value in known)
+
+
+def _is_plane(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("name") in tuple(PLANES)
+        and all(is_positive(value.get(key)) for key in ("number", "slices", "across", "upwards"))
+    )
+
+
+DRAWN: Fields = {
+    **dict.fromkeys(("key", "missing"), is_text),
+    "pictures": lambda value: bool(value) and _some_of(BEFORE, AFTER, EDIT)(value),
+    "drawings": _some_of(CURVES, HISTOGRAM),
+    "planes": list_of(_is_plane),
+    **dict.fromkeys(("oriented", "from_transform"), is_flag),
+    "edit_limit": lambda value: value is None or is_positive(value),
+    "apart": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
+    **dict.fromkeys(("voxels", "zooms"), list_of(is_positive)),
+}
+"""What the file that says what was drawn must hold."""
 
 
 @dataclass(frozen=True, kw_only=True)

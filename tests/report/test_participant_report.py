@@ -541,14 +541,14 @@ def test_a_foreign_sidecar_is_named(study: Study) -> None:
 
 def test_a_scan_that_comes_meanwhile_is_on_the_page(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     study.add(brain(), 2 * brain(), name="run-1_T1w")
-    write = participant.write_text
+    write = participant.update_text
 
     def write_and_add(path: Path, text: str) -> None:
         write(path, text)
-        monkeypatch.setattr(participant, "write_text", write)
+        monkeypatch.setattr(participant, "update_text", write)
         study.add(brain(1), 2 * brain(1), name="run-2_T1w")
 
-    monkeypatch.setattr(participant, "write_text", write_and_add)
+    monkeypatch.setattr(participant, "update_text", write_and_add)
     assert "2 scans: 2 harmonized" in study.page().text
 
 

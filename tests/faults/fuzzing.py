@@ -1,0 +1,162 @@
+"""What the tests with random input share: how many inputs, a clock for each, and what may come of it."""
+
+from __future__ import annotations
+
+import functools
+import io
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from toys import Result
+
+from bids_harmonize.errors import HarmonizeError
+
+# In the long mode, times the inputs of the normal one.
+LONG = 12
+# No input may keep the program busy for longer, on a machine that others use too.
+SECONDS = 30
+# What a sentence is not: it is told on a line, and to people.
+LONGEST_SENTENCE = 3000
+UNEXPLAINED = ("Traceback", "unexpectedly", "please report")
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+# Of JSON, whatever its parser takes, and of the types that programs trip over.
+NUMBERS = (
+    st.integers()
+    | st.sampled_from([0, -1, 2**31, 2**63, 10**30, 10**400])
+    | st.floats()
+    | st.sampled_from([1e-320, 1e38, 1e308, -1e308])
+)
+TEXTS = st.text(max_size=6) | st.sampled_from(
+    ["", " ", "a\nb", "<script>", "\x00", "\ud800", "\udcff", "é" * 300, "%s{}", "../..", "9" * 5000, "n/a"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+# Bytes that are JSON nearly, or not at all.
+DAMAGED_JSON = st.binary(max_size=60) | st.sampled_from(
+    [
+        b"",
+        b" \n\t",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"a": 1} {"a": 2}',
+        b'{"a": 1, "a": {"a": 2}}',
+        b'{"a": NaN, "b": -Infinity, "c": 1e999}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b'{"a": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xef\xbb\xbf{}",
+        b"\xff\xfe{\x00}\x00",
+        '{"Manufacturer": "Zürich"}'.encode("latin-1"),
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        b"\x1f\x8b\x08\x00",
+        b"\x00" * 1000,
+        b"version https://git-lfs.github.com/spec/v1\n",
+    ]
+)
+
+
+class Hang(BaseException):
+    """An input took too long; the program, which catches every `Exception`, must not catch this one."""
+
+
+def fuzz(tally: Counter[str], long: bool, examples: int) -> Callable[[Test], Test]:
+    """Run a test of hypothesis, each input under a clock, with so many inputs or `LONG` times as many."""
+
+    def run(test: Test) -> Test:
+        test.hypothesis.inner_test = _timed(test.hypothesis.inner_test, tally)  # type: ignore[attr-defined]
+        settings(
+            max_examples=examples * (LONG if long else 1),
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        )(test)()
+        return test
+
+    return run
+
+
+def _timed(test: Test, tally: Counter[str]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def timed(*arguments: Any, **named: Any) -> None:
+        tally["inputs fuzzed"] += 1
+        with clock():
+            test(*arguments, **named)
+
+    return timed
+
+
+@contextmanager
+def clock(seconds: float = SECONDS) -> Iterator[None]:
+    """Stop what takes longer, as a failure."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except Hang as hang:
+        raise AssertionError(f"not done after {seconds} s") from hang
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def done_or_refused(*names: str | Path) -> Iterator[None]:
+    """What is tried may fail with a named error: one sentence, which names one of the files."""
+    try:
+        yield
+    except HarmonizeError as error:
+        check_sentence(str(error), *names)
+
+
+def check_sentence(sentence: str, *names: str | Path) -> None:
+    """Fail if it is not one short line that names one of the files, if any is given."""
+    assert sentence.strip()
+    assert len(sentence) < LONGEST_SENTENCE, sentence[:1000]
+    assert len(sentence.splitlines()) == 1, sentence
+    assert not any(word in sentence for word in UNEXPLAINED), sentence
+    assert not names or any(str(name) in sentence for name in names), (sentence, names)
+
+
+def check_told(result: Result, *names: str | Path) -> None:
+    """Fail if a command told of anything but by sentences, or of a failure without the name of a file."""
+    said = result.out + result.err
+    assert not any(word in said for word in UNEXPLAINED), said
+    if result.code:
+        assert result.err.strip(), said
+        assert not names or any(str(name) in said for name in names), said
+
+
+def called(main: Callable[[list[str]], int], arguments: list[str]) -> Result:
+    """Call a command in this process; what it writes goes through the same encodings as in a terminal."""
+    out, err = (_utf8(errors) for errors in ("strict", "backslashreplace"))
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(arguments)
+    return Result(code=code, out=_written(out), err=_written(err))
+
+
+def _utf8(errors: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors, write_through=True)
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode("utf-8")
