@@ -1,20 +1,24 @@
-"""The three levels of analysis."""
+"""The three levels of analysis.
+
+Each imports for itself what it needs: a task of one participant shall not wait for what trains models.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Filters, Run, check_dataset, select_runs
 from bids_harmonize.errors import NothingSelected
-from bids_harmonize.model import Model
 from bids_harmonize.options import Options
-from bids_harmonize.participant import harmonize_runs, report_on_people
-from bids_harmonize.report.group import Report, write_group_reports
 from bids_harmonize.terminal import start_logging
+
+if TYPE_CHECKING:
+    from bids_harmonize.report.group import Report
 
 log = logging.getLogger("bids_harmonize")
 
@@ -33,11 +37,15 @@ def run(options: Options) -> int:
 
 
 def _participant(options: Options) -> int:
+    from bids_harmonize.participant import harmonize_runs, report_on_people
+
     return report_on_people(options) if options.reports_only else harmonize_runs(options, _select(options))
 
 
 def _group(options: Options) -> int:
     """Tables and pages of the sidecars that are there."""
+    from bids_harmonize.report.group import write_group_reports
+
     reports = write_group_reports(
         options.output_dir, options.bids_dir, column=options.site_column, write=not options.dry_run
     )
@@ -61,8 +69,8 @@ def _told(report: Report) -> Iterator[str]:
 
 def _train(options: Options) -> int:
     """Learn a model from the scans of the dataset as the reference group."""
-    # What only training needs is half of the time that imports take.
     from bids_harmonize.learn import body_part_of, learn
+    from bids_harmonize.model import Model
 
     runs = _select(options)
     if options.dry_run:

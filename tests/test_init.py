@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 import bids_harmonize
@@ -18,3 +21,10 @@ def test_public_names_are_those_of_the_modules() -> None:
 def test_other_names_are_unknown() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Modell'"):
         bids_harmonize.Modell  # noqa: B018
+
+
+def test_no_level_loads_what_another_needs() -> None:
+    asked = "import sys, bids_harmonize.app; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    others = {"bids_harmonize.learn", "bids_harmonize.report.group", "bids_harmonize.participant"}
+    assert not others & {*loaded.split()}

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 MODALITY_OF_SUFFIX = {"T1w": "T1w", "T2w": "T2w", "inplaneT2": "T2w"}
@@ -51,7 +52,7 @@ class Run:
         """The session's label, without ``ses-``; None where the name has no session."""
         return self.entities.get("ses")
 
-    @property
+    @cached_property
     def relative(self) -> PurePosixPath:
         """The image's path relative to the dataset."""
         return PurePosixPath(self.path.relative_to(self.dataset).as_posix())

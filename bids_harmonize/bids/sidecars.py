@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,21 @@ def inherited_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sidecars(run: Run, folder: Path) -> list[Path]:
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(f"{run.suffix}.json")]
+        names = _json_names(folder, folder.stat().st_mtime_ns)
     except OSError as error:
         raise BadData(f"{folder} cannot be read: {error.strerror}.") from error
     counted = [(len(entities), name) for name in names if (entities := _entities(run, name)) is not None]
     return [folder / name for _, name in sorted(counted)]
+
+
+@lru_cache(maxsize=64)
+def _json_names(folder: Path, changed: int) -> tuple[str, ...]:
+    """The JSON files of a folder that was last changed at that time.
+
+    Remembered, since every run of a dataset asks for the root, which holds a folder for every participant.
+    """
+    with os.scandir(folder) as entries:
+        return tuple(entry.name for entry in entries if entry.name.endswith(".json"))
 
 
 def _entities(run: Run, name: str) -> dict[str, str] | None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -57,6 +59,27 @@ def test_the_sidecar_of_an_unpacked_image(run_at, add) -> None:
     add("sub-1/anat/sub-1_T2w.nii")
     add("sub-1/anat/sub-1_T2w.json", {"EchoTime": 0.1})
     assert read_metadata(run_at("sub-1/anat/sub-1_T2w.nii")) == {"EchoTime": 0.1}
+
+
+def test_a_sidecar_that_comes_later_counts(run_at, add, dataset) -> None:
+    add(SCAN)
+    assert read_metadata(run_at(SCAN)) == {}
+    add("T1w.json", {"EchoTime": 0.1})
+    # Clocks of file systems are coarse.
+    os.utime(dataset, ns=(1, 1))
+    assert read_metadata(run_at(SCAN)) == {"EchoTime": 0.1}
+
+
+def test_a_folder_is_listed_once_for_all_participants(run_at, add, dataset, monkeypatch) -> None:
+    scans = [f"sub-{n}/anat/sub-{n}_T1w.nii" for n in range(20)]
+    for scan in scans:
+        add(scan)
+    listed: list[Path] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(folder) or scandir(folder))
+    for scan in scans:
+        read_metadata(run_at(scan))
+    assert listed.count(dataset) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf{}", b'{"a": "\xe9"}', b"{", b"[]"])
