@@ -51,9 +51,13 @@ def _is_within(low: float, high: float) -> Callable[[object], bool]:
     return lambda value: is_number(value) and low <= float(str(value)) <= high
 
 
+def _is_name(value: object) -> bool:
+    return is_text(value) and value != ""
+
+
 _FEATURES = list_of(_is_within(0, sys.float_info.max), 2 * KNOTS)
 CARD: Fields = {
-    **dict.fromkeys(("Name", "Modality", "SHA256"), is_text),
+    **dict.fromkeys(("Name", "Modality", "SHA256"), _is_name),
     "BodyParts": list_of(is_text),
     "OutputScale": {"Unit": _is_within(*UNITS), "Description": is_text},
     "InputDistribution": dict.fromkeys(("Mean", "StandardDeviation"), _FEATURES),

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from types import FrameType
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -112,8 +112,8 @@ class Processes:
             process.join(FAREWELL_SECONDS)
 
     def _begin(self, size: int) -> ProcessPoolExecutor:
+        _start_server()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
         return ProcessPoolExecutor(size, context, _prepare, (log.level,))
 
     def _once_more(self, function: Callable[..., Result], *given: Any) -> Result:
@@ -135,7 +135,7 @@ def crew_of(size: int) -> Iterator[Crew]:
     try:
         processes = Processes(size)
     except OSError as error:
-        # Semaphores need /dev/shm.
+        # The server needs a folder for temporary files, and semaphores /dev/shm.
         log.warning("scans are done one after the other: no worker process can be started (%s)", error)
         yield Alone()
         return
@@ -149,6 +149,12 @@ def crew_of(size: int) -> Iterator[Crew]:
 
 def start_early() -> None:
     """Start the server that workers are forked from, so that its imports cost no time later."""
+    # Where it cannot be started, `crew_of` says so.
+    with suppress(OSError):
+        _start_server()
+
+
+def _start_server() -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
 

@@ -21,6 +21,11 @@ def _measured(value: object) -> bool:
     return is_number(value) and 0 <= value <= _LARGEST  # type: ignore[operator]
 
 
+def _ratio(value: object) -> bool:
+    """Of two such numbers."""
+    return is_number(value) and 0 <= value <= _LARGEST**2  # type: ignore[operator]
+
+
 def _rising(value: object) -> bool:
     return isinstance(value, list) and all(map(_measured, value)) and value == sorted(value)
 
@@ -40,7 +45,7 @@ RECORD: Fields = {
         "Threshold": _measured,
     },
     "Edit": {
-        "Gain": dict.fromkeys(("Median", "Percentile1", "Percentile99", "Minimum", "Maximum"), _measured),
+        "Gain": dict.fromkeys(("Median", "Percentile1", "Percentile99", "Minimum", "Maximum"), _ratio),
         "OrderViolations": {"Pairs": _measured, "Edges": _measured},
         "DistanceToTrainingDistribution": _measured,
     },

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from pages import Page
 from toys import (
-    COMMON,
+    FOR_ONE,
     ROOT,
     expected_files,
     files,
@@ -243,7 +243,7 @@ def _go(work: Path, place: Place, out: Path, single: Path, *, writable: bool = T
             os.chown(folder, place.user, place.user)
     temporary = ":".join(str(folder) for folder in TEMPORARY if folder.is_dir())
     folders = map(str, (ROOT, work / "raw", out, single))
-    driver = [sys.executable, "-c", DRIVER, *folders, temporary, *COMMON]
+    driver = [sys.executable, "-c", DRIVER, *folders, temporary, *FOR_ONE]
     done = subprocess.run(
         _in_place(place, driver, work, (out, single) if writable else ()),
         capture_output=True,

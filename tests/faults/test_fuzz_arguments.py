@@ -14,7 +14,7 @@ import pytest
 from fuzzing import called, check_sentence, check_told, done_or_refused, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toys import COMMON, write_dataset, write_scan
+from toys import COMMON, FOR_ONE, write_dataset, write_scan
 
 from bids_harmonize import cli, image_cli
 from bids_harmonize.bids.jsonfile import read_object
@@ -156,7 +156,7 @@ def test_names_that_are_not_unicode(tmp_path: Path, tally: Counter[str], random_
     (sidecar,) = output.rglob("*_desc-harmonized_T1w.json")
     assert read_object(sidecar)["BidsHarmonize"]["Command"][1:] == [*arguments, "--force", "--save-transform"]
     check_told(called(cli.main, [str(dataset), str(output), "group"]))
-    one = [str(scan), str(tmp_path / f"{name}.nii.gz"), "--model", str(random_model), *COMMON]
+    one = [str(scan), str(tmp_path / f"{name}.nii.gz"), "--model", str(random_model), *FOR_ONE]
     assert called(image_cli.main, one).code == 0
     # They cannot be in the index.
     misnamed = write_scan(dataset, f"sub-{name}_T1w.nii.gz")

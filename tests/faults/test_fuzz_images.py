@@ -20,7 +20,7 @@ import pytest
 from fuzzing import called, check_sentence, check_told, clock, done_or_refused, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toys import COMMON, ROOT, head, image_of, write_dataset
+from toys import COMMON, FOR_ONE, ROOT, head, image_of, write_dataset
 
 from bids_harmonize import cli, image_cli
 from bids_harmonize.errors import BadData
@@ -394,7 +394,7 @@ def test_a_process_takes_no_memory_for_a_false_size(tmp_path: Path) -> None:
             "import resource, sys; from bids_harmonize.image_cli import main; code = main(sys.argv[1:]); "
             "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
-        options = [path, tmp_path / "out.nii.gz", "--modality", "T1w", *COMMON]
+        options = [path, tmp_path / "out.nii.gz", "--modality", "T1w", *FOR_ONE]
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, options)],
             cwd=ROOT,
@@ -421,7 +421,7 @@ def test_the_command_for_one_file(
     def done_or_one_sentence(content: bytes) -> None:
         source, output = tmp_path / "a.nii", tmp_path / "out" / "b.nii.gz"
         source.write_bytes(content)
-        arguments = [str(source), str(output), "--model", str(random_model), *COMMON]
+        arguments = [str(source), str(output), "--model", str(random_model), *FOR_ONE]
         result = called(image_cli.main, arguments)
         assert result.code in (0, 65), result.err
         assert output.is_file() == (result.code == 0)

@@ -22,6 +22,7 @@ from groups import SITES, intensities, record, write_group, write_sidecar
 from pages import Page
 from toys import (
     COMMON,
+    FOR_ONE,
     ROOT,
     Result,
     counts,
@@ -551,12 +552,12 @@ def test_one_changed_byte_of_a_bundled_model_is_found(raw: Path, tmp_path: Path,
     scan = raw / "sub-01/anat" / NAME
     for number, arguments in enumerate(
         (
-            [str(package / "run.py"), str(raw), str(tmp_path / "out"), "participant"],
+            [str(package / "run.py"), str(raw), str(tmp_path / "out"), "participant", "--n-cpus", "1"],
             ["-m", "bids_harmonize.image_cli", str(scan), str(tmp_path / "out.nii.gz")],
         )
     ):
         done = subprocess.run(
-            [sys.executable, *arguments, *COMMON], capture_output=True, text=True, check=False, cwd=package
+            [sys.executable, *arguments, *FOR_ONE], capture_output=True, text=True, check=False, cwd=package
         )
         tally["tampered models"] += 1
         result = Result(code=done.returncode, out=done.stdout, err=done.stderr)
