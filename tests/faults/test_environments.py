@@ -51,6 +51,8 @@ from pathlib import Path
 
 root, raw, out, single, temporary, *options = sys.argv[1:]
 sys.path.insert(0, root)
+asked, asking = [], {"socket.connect", "socket.getaddrinfo", "socket.sendto"}
+sys.addaudithook(lambda event, _: asked.append(event) if event in asking else None)
 from bids_harmonize import cli, image_cli
 
 def writable(folder):
@@ -84,6 +86,7 @@ for name, main, arguments in (
     print("BEGIN", name, file=sys.stderr, flush=True)
     code = main(arguments)
     print("EXIT", name, code, flush=True)
+print("ASKED", json.dumps(asked))
 """
 
 
@@ -134,9 +137,10 @@ PLACES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What the commands gave back in a place, and what they found there."""
+    """What the commands gave back in a place, what they found there, and whom they asked on a network."""
 
     found: Mapping[str, Any]
+    asked: Sequence[str]
     codes: Mapping[str, int]
     err: str
 
@@ -174,7 +178,7 @@ def no_mount_is_left(work: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", PLACES)
 def test_it_works_as_anywhere_else(work: Path, plain: dict[str, str], tally: Counter[str], name: str) -> None:
-    """README, Containers: it needs no network, no home and no file but in OUTPUT_DIR; it runs as any user."""
+    """README, Containers: it asks nobody, needs no home and no file but in OUTPUT_DIR, runs as any user."""
     place = PLACES[name]
     raw, out, single = work / "raw", work / f"out {name}", work / f"single {name}"
     before = snapshot(raw)
@@ -182,6 +186,7 @@ def test_it_works_as_anywhere_else(work: Path, plain: dict[str, str], tally: Cou
     tally["environments"] += 1
     assert told.codes == {"participant": 0, "group": 0, "image": 0}, told.err
     _check_place(place, told.found, work)
+    assert told.asked == []
     assert {name: sha256(output_of(out, name)) for name in NAMES} == plain
     assert sha256(single / "harmonized.nii.gz") == plain[NAMES[0]]
     assert scan_files(out) == expected_files(*NAMES) | {"group_T1w.tsv", "group_T1w.json"}
@@ -256,7 +261,8 @@ def _go(work: Path, place: Place, out: Path, single: Path, *, writable: bool = T
     found = [json.loads(" ".join(rest)) for word, *rest in lines if word == "FOUND"]
     assert found, f"nothing was started: {done.stderr}"
     codes = {rest[0]: int(rest[1]) for word, *rest in lines if word == "EXIT"}
-    return Told(found=found[0], codes=codes, err=done.stderr)
+    (asked,) = [json.loads(" ".join(rest)) for word, *rest in lines if word == "ASKED"]
+    return Told(found=found[0], asked=asked, codes=codes, err=done.stderr)
 
 
 def _in_place(place: Place, command: Sequence[str], work: Path, outputs: Sequence[Path]) -> list[str]:
