@@ -187,13 +187,16 @@ def _harmonize_all(options: Options, runs: Sequence[Run], models: Sequence[Model
                 outcome = _timed(options, run, models, conflicting)
                 level = logging.ERROR if outcome.state is State.FAILED else logging.INFO
                 log.log(level, "%s, %.1f s: %s", place, outcome.seconds, outcome.sentence)
+                derivatives.check_there(options.output_dir)
                 yield outcome
                 if stopped := outcome.state is State.FAILED and options.stop_on_first_crash:
                     break
                 # The others take next to no time, and would make the estimate too short.
                 if outcome.state in (State.HARMONIZED, State.UNHARMONIZED):
                     seconds.append(outcome.seconds)
-            if unreported := _report(options, label, cards):
+            unreported = _report(options, label, cards)
+            derivatives.check_there(options.output_dir)
+            if unreported:
                 yield unreported
             if stopped:
                 return
@@ -251,6 +254,7 @@ def _failed(options: Options, run: Run, error: Exception) -> Outcome:
     log.log(TRACE, "%s", details.rstrip())
     crash = None
     try:
+        derivatives.check_there(options.output_dir)
         crash = derivatives.write_crash(options.output_dir, run, f"{told}\n\n{details}")
     except HarmonizeError as second:
         # A full disk must not hide what happened first.
