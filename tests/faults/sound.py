@@ -11,9 +11,10 @@ from typing import Any
 
 from toys import files
 
-# No two runs take the same time, and figures know the sidecar that they were drawn for.
-_SECONDS = re.compile(r"(?<=Time, s</td><td>)[0-9.]+")
-_RUN_DEPENDENT = ("ElapsedSeconds", "key")
+# No two runs take the same time, a scan may have been done by any of many commands, and figures know the
+# sidecar that they were drawn for.
+_TOLD = re.compile(r"(?<=<td>Time, s</td><td>)[^<]+|(?<=<td>Command</td><td>)[^<]+")
+_RUN_DEPENDENT = ("Command", "ElapsedSeconds", "key")
 
 
 def content(output: Path) -> dict[str, object]:
@@ -59,7 +60,7 @@ def _content(path: Path) -> object:
     if path.suffix == ".json" and not path.name.startswith("."):
         return _without(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".html":
-        return _SECONDS.sub("", path.read_text(encoding="utf-8"))
+        return _TOLD.sub("", path.read_text(encoding="utf-8"))
     if path.suffix == ".tsv":
         rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), delimiter="\t")
         return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]

@@ -288,7 +288,7 @@ def test_a_slow_disk(undisturbed: Undisturbed, tmp_path: Path, shim: Path, tally
 def test_a_disk_that_reports_its_errors_late(
     undisturbed: Undisturbed, tmp_path: Path, shim: Path, long: bool, tally: Counter[str]
 ) -> None:
-    """An error that comes only when a file is flushed, as of network disks: told, 74, never taken for done."""
+    """An error that comes only when a file is flushed, as of network disks: told, 74, never taken as done."""
     for n, broken in enumerate(range(1, 40, 5) if long else [5]):
         folder = tmp_path / str(n)
         folder.mkdir()
