@@ -149,7 +149,7 @@ def test_one_is_slower(
 def test_reports_of_scans_that_are_done_again(
     undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str], slower: str
 ) -> None:
-    """Pages are written while another process does their scans again: no failure, and all is told in the end."""
+    """Pages are written while another process does their scans again: and all is told."""
     faster = {"--force": "--reports-only", "--reports-only": "--force"}[slower]
     _all_done([warm.start(tmp_path, undisturbed.dataset, *ARGUMENTS)])
     person, figures = (*ARGUMENTS, "--participant-label", PEOPLE[0]), f"sub-{PEOPLE[0]}/figures"

@@ -37,6 +37,7 @@ PRELOADED = (
 )
 PATIENCE = 300
 
+_started: list[ForkServerProcess] = []
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([*PRELOADED])
 
@@ -115,7 +116,16 @@ def start(folder: Path, *arguments: str | Path, fault: Fault | None = None) -> R
     process = _forks.Process(target=_run, args=(folder, told, out, err, fault))
     with mock.patch.dict(os.environ, {"PYTHONPATH": f"{ROOT}", "OMP_NUM_THREADS": "1"}):
         process.start()
+    _started.append(process)
     return Running(process=process, out=out, err=err)
+
+
+def end_all() -> None:
+    """End what a test that failed left running or standing still."""
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.join()
 
 
 def hold(running: Running) -> None:
