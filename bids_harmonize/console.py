@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from bids_harmonize.errors import BadData, HarmonizeError, InputOutputError, UsageError
+from bids_harmonize.errors import BadData, HarmonizeError, InputOutputError, UsageError, lacks_memory
 from bids_harmonize.version import version
 
 # Shells report a process that a signal ended as 128 + its number.
@@ -74,7 +74,9 @@ def guard(program: str, work: Callable[[], int]) -> int:
         return _complain(program, "interrupted", INTERRUPTED)
     except _Terminated:
         return _complain(program, "terminated", TERMINATED)
-    except MemoryError:
+    except (MemoryError, ImportError) as error:
+        if not lacks_memory(error):
+            raise
         return _complain(program, "there is not enough memory; give the process more", BadData.exit_code)
     except BrokenPipeError:
         _settle_stdout()

@@ -2,9 +2,10 @@
 
 import re
 
-# Of the system, and of PyTorch on the CPU and on CUDA.
+# Of the system, also where it loads a library, and of PyTorch on the CPU and on CUDA.
 _NO_MEMORY = re.compile(
-    r"(cannot|can't) allocate memory|(not enough|out of) memory|_ALLOC_FAILED", re.IGNORECASE
+    r"(cannot|can't) allocate memory|(not enough|out of) memory|_ALLOC_FAILED|failed to map segment",
+    re.IGNORECASE,
 )
 # The middle of a longer sentence is left out: the file comes first in it, and what to do last.
 _LONGEST = 2000

@@ -252,9 +252,12 @@ def _harmonize_all(options: Options, runs: Sequence[Run]) -> Iterator[Outcome]:
                 budget=None if options.scheduler else options.mem_bytes,
             )
             for run, outcome in zip(runs, _told(outcomes, runs, workers), strict=False):
+                derivatives.check_there(options.output_dir)
                 yield outcome
                 pages.ended(run)
-            yield from pages.unwritten()
+            unwritten = list(pages.unwritten())
+            derivatives.check_there(options.output_dir)
+            yield from unwritten
     finally:
         log.info("", extra=STATUS)
 
@@ -375,6 +378,7 @@ def _failed(options: Options, run: Run, error: Exception) -> Outcome:
     log.log(TRACE, "%s", details.rstrip())
     crash = None
     try:
+        derivatives.check_there(options.output_dir)
         crash = derivatives.write_crash(options.output_dir, run, f"{told}\n\n{details}")
     except HarmonizeError as second:
         # A full disk must not hide what happened first.

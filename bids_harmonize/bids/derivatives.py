@@ -7,7 +7,13 @@ from typing import Any
 from urllib.parse import quote
 
 from bids_harmonize.bids.atomic import remove_abandoned, write_atomically, write_json
-from bids_harmonize.bids.description import DATASET_FILES, container, refuse_foreign, write_dataset_files
+from bids_harmonize.bids.description import (
+    DATASET_FILES,
+    check_there,
+    container,
+    refuse_foreign,
+    write_dataset_files,
+)
 from bids_harmonize.bids.logs import write_crash, write_run_log
 from bids_harmonize.bids.outputs import (
     check_inside,
@@ -26,6 +32,7 @@ __all__ = [
     "DATASET_FILES",
     "check_inside",
     "check_locations",
+    "check_there",
     "completed",
     "container",
     "file_sha256",

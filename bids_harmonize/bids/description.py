@@ -10,7 +10,7 @@ from typing import Any
 from bids_harmonize.bids.atomic import as_json, update_text, write_text
 from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.bids.outputs import inside_dataset
-from bids_harmonize.errors import BadData, UsageError
+from bids_harmonize.errors import BadData, InputOutputError, UsageError
 
 NAME = "bids-harmonize"
 CODE_URL = "https://github.com/bids-apps/harmonize"
@@ -103,6 +103,18 @@ def refuse_foreign(output_dir: Path) -> None:
     listed = generators if isinstance(generators, list) else []
     if not any(isinstance(one, dict) and one.get("Name") == NAME for one in listed):
         raise UsageError(f"{path} was not written by {NAME}; name another output folder.")
+
+
+def check_there(output_dir: Path) -> None:
+    """Raise `InputOutputError` if the folder vanished after `write_dataset_files` wrote into it.
+
+    Whoever writes the next file makes its folders, and would not notice.
+    """
+    path = output_dir / "dataset_description.json"
+    if not path.is_file():
+        raise InputOutputError(
+            f"{path} is gone; if the output folder was removed or unmounted, restore it and start again"
+        )
 
 
 def dataset_description(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+import warm
 
 TALLY = pytest.StashKey[Counter[str]]()
 
@@ -26,3 +28,10 @@ def tally(pytestconfig: pytest.Config) -> Counter[str]:
 def long(pytestconfig: pytest.Config) -> bool:
     """Whether the long mode was asked for (``--long``)."""
     return bool(pytestconfig.getoption("--long"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """Processes of the test end with it."""
+    yield
+    warm.end_all()

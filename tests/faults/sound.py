@@ -11,9 +11,10 @@ from typing import Any
 
 from toys import files
 
-# No two runs take the same time, and figures know the sidecar that they were drawn for.
-_SECONDS = re.compile(r"(?<=Time, s</td><td>)[0-9.]+")
-_RUN_DEPENDENT = ("ElapsedSeconds", "key")
+# No two runs take the same time, a scan may have been done by any of many commands, and figures know the
+# sidecar that they were drawn for.
+_TOLD = re.compile(r"(?<=<td>Time, s</td><td>)[^<]+|(?<=<td>Command</td><td>)[^<]+")
+_RUN_DEPENDENT = ("Command", "ElapsedSeconds", "key")
 
 
 def content(output: Path) -> dict[str, object]:
@@ -21,22 +22,30 @@ def content(output: Path) -> dict[str, object]:
     return {name: _content(output / name) for name in files(output) if not name.startswith("logs/")}
 
 
-def assert_whole(output: Path, reference: Path) -> None:
-    """The output is that of an undisturbed run: nothing is missing, different, or too much."""
+def assert_whole(output: Path, reference: Path, *, failed_before: bool = False) -> None:
+    """The output is that of an undisturbed run: nothing is missing, different, or too much.
+
+    Where a run failed before, its crash files are there as well.
+    """
     found, expected = content(output), content(reference)
     assert set(found) == set(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
     hidden = [path for path in output.rglob(".*") if path.name != ".bidsignore"]
     assert hidden == []
     for log in (output / "logs").iterdir():
-        assert log.name.startswith("run_"), log
-        assert json.loads(log.read_text())["Command"]
+        if not (failed_before and log.name.startswith("crash_")):
+            assert log.name.startswith("run_"), log
+            assert json.loads(log.read_text())["Command"]
 
 
-def assert_sound(output: Path, reference: Path) -> None:
-    """What is there under its own name is complete; what is not is hidden."""
+def assert_sound(output: Path, reference: Path, *, pages: bool = True) -> None:
+    """What is there under its own name is complete; what is not is hidden.
+
+    A page is written also where a scan failed, and shows the others: then, `pages` are no part of it.
+    """
     found, expected = content(output), content(reference)
     own = {name for name in found if not Path(name).name.startswith(".tmp-")}
+    own -= set() if pages else {name for name in own if name.endswith(".html")}
     assert own <= set(expected)
     assert [name for name in own if found[name] != expected[name]] == []
 
@@ -51,7 +60,7 @@ def _content(path: Path) -> object:
     if path.suffix == ".json" and not path.name.startswith("."):
         return _without(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".html":
-        return _SECONDS.sub("", path.read_text(encoding="utf-8"))
+        return _TOLD.sub("", path.read_text(encoding="utf-8"))
     if path.suffix == ".tsv":
         rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), delimiter="\t")
         return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]

@@ -5,12 +5,9 @@ Moments are drawn with a seed: just before a file is touched, in the middle of w
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +17,7 @@ from pathlib import Path
 import pytest
 import warm
 from sound import assert_sound, assert_whole, finished
-from toys import COMMON, ROOT, counts, head, image_of, snapshot, write_dataset, write_scan
+from toys import counts, head, image_of, snapshot, write_dataset, write_scan
 
 NAMES = ("sub-01_T1w.nii.gz", "sub-02_ses-a_T1w.nii.gz", "sub-02_ses-b_T2w.nii.gz")
 PARTICIPANT = ("participant", "--save-transform")
@@ -60,7 +57,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
         write_scan(dataset, name, image_of(head(seed, (12, 14, 12)), 14))
     # As users start it, with all that it loads: over this time kills are spread.
     start = time.monotonic()
-    apart = _apart(folder, dataset)
+    apart = warm.apart(folder, dataset, "out", *PARTICIPANT)
     said = apart.communicate()[1]
     seconds = time.monotonic() - start
     assert apart.returncode == 0, said
@@ -73,19 +70,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
         touches[level[0]] = len(lines.read_text().splitlines())
     return Undisturbed(
         dataset=dataset, participants=participants, output=output, touches=touches, seconds=seconds
-    )
-
-
-def _apart(folder: Path, dataset: Path) -> subprocess.Popen[str]:
-    """The program as users start it."""
-    code = "import sys; from bids_harmonize.cli import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(dataset), "out", *PARTICIPANT, *COMMON],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -161,7 +145,7 @@ def test_killed_at_any_time(
     for n, seconds in enumerate(_spread(generator, 20 if long else 2, undisturbed.seconds)):
         folder = tmp_path / str(n)
         folder.mkdir()
-        process = _apart(folder, undisturbed.dataset)
+        process = warm.apart(folder, undisturbed.dataset, "out", *PARTICIPANT)
         time.sleep(seconds)
         process.kill()
         said = process.communicate()[1]
@@ -247,7 +231,7 @@ def test_terminated_at_any_time(
     for n, seconds in enumerate(_spread(generator, 20 if long else 2, undisturbed.seconds)):
         folder = tmp_path / str(n)
         folder.mkdir()
-        process = _apart(folder, undisturbed.dataset)
+        process = warm.apart(folder, undisturbed.dataset, "out", *PARTICIPANT)
         time.sleep(seconds)
         process.terminate()
         said = process.communicate()[1]

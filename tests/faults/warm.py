@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +37,7 @@ PRELOADED = (
 )
 PATIENCE = 300
 
+_started: list[ForkServerProcess] = []
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([*PRELOADED])
 
@@ -112,7 +116,51 @@ def start(folder: Path, *arguments: str | Path, fault: Fault | None = None) -> R
     process = _forks.Process(target=_run, args=(folder, told, out, err, fault))
     with mock.patch.dict(os.environ, {"PYTHONPATH": f"{ROOT}", "OMP_NUM_THREADS": "1"}):
         process.start()
+    _started.append(process)
     return Running(process=process, out=out, err=err)
+
+
+def end_all() -> None:
+    """End what a test that failed left running or standing still."""
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.join()
+
+
+def hold(running: Running) -> None:
+    """Wait until a process has stopped itself."""
+    end = time.monotonic() + PATIENCE
+    while _state(running.process) != "T":
+        assert running.process.is_alive(), f"it did not stop: {running.err.read_text()}"
+        assert time.monotonic() < end, f"it did not stop in {PATIENCE} s"
+        time.sleep(0.01)
+
+
+def go_on(running: Running) -> Result:
+    """Let a process that was held go on to its end."""
+    os.kill(running.process.pid or 0, signal.SIGCONT)
+    return running.wait()
+
+
+def _state(process: ForkServerProcess) -> str:
+    try:
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def apart(folder: Path, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    """Start the program as users do, with all that it loads."""
+    code = "import sys; from bids_harmonize.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments), *COMMON],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run(folder: Path, *arguments: str | Path, fault: Fault | None = None) -> Result:
