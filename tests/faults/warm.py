@@ -27,6 +27,7 @@ from bids_harmonize.cli import main
 # What touches files, as the audit hooks of Python call it.
 TOUCHES = frozenset({"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"})
 PRELOADED = (
+    "bids_harmonize.participant",
     "bids",
     "bids_harmonize.app",
     "matplotlib.backends.backend_agg",
