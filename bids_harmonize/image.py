@@ -130,9 +130,13 @@ def zooms(image: Nifti1Image, path: Path | str | None = None) -> tuple[float, fl
     name = path or image.get_filename() or "the image"
     # Not get_xyzt_units, which fails on codes that the standard does not define.
     unit = MILLIMETRES_PER_UNIT.get(int(image.header["xyzt_units"]) % 8, 1.0)
-    sizes = np.sqrt(np.sum(np.square(np.asarray(image.affine, dtype=float)[:3, :3]), axis=0)) * unit
+    axes = np.asarray(image.affine, dtype=float)[:3, :3]
+    # What is too large to be multiplied is refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = np.sqrt(np.sum(np.square(axes), axis=0)) * unit
+        volume = abs(np.linalg.det(axes))
     extents = sizes * image.shape[:3]
-    if not np.all(np.isfinite(image.affine)) or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
+    if not np.all(np.isfinite(image.affine)) or volume < 1e-12:
         raise BadData(
             f"{name} has no valid affine (it is singular or not finite); correct its qform and sform"
         )

@@ -74,7 +74,8 @@ def _order_violations(
         change = np.diff(before, axis=axis)
         edge = np.abs(change) > EDGE * scale
         looked_at += int(np.count_nonzero(edge))
-        reversed_pairs += int(np.count_nonzero(edge & (np.diff(after, axis=axis) * change < 0)))
+        # By signs: products of the largest floats would overflow.
+        reversed_pairs += int(np.count_nonzero(edge & (np.diff(after, axis=axis) * np.sign(change) < 0)))
     return {"Pairs": reversed_pairs, "Edges": looked_at}
 
 

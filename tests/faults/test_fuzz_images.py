@@ -199,10 +199,24 @@ def use(path: Path, largest_peak: float = LARGEST_PEAK) -> None:
         tracemalloc.stop()
 
 
+def with_field(content: bytes, name: str, value: Any) -> bytes:
+    header = header_of(content)
+    header[name] = value
+    return header.binaryblock + content[len(header.binaryblock) :]
+
+
+# Voxel sizes that cannot be squared, and voxels of which products overflow.
+HUGE_VOXELS = with_field(small(nib.Nifti2Image, np.int16, "<"), "pixdim", [1, *[1e200] * 3, 1, 1, 1, 1])
+BRIGHT_VOXELS = small(nib.Nifti1Image, np.float32, "<")[:-4] + struct.pack("<f", 3e38)
+
+
 def test_damaged_images(tmp_path: Path, tally: Counter[str], long: bool) -> None:
     @fuzz(tally, long, 800)
     @given(images(), st.sampled_from(["a.nii", "a.nii.gz", "a.NII.GZ"]))
     @example(to_byte_zero_with_extensions(), "a.nii")
+    @example(with_field(HUGE_VOXELS, "sform_code", 0), "a.nii")
+    @example(with_field(HUGE_VOXELS, "qform_code", 0), "a.nii")
+    @example(BRIGHT_VOXELS, "a.nii")
     @example(to_byte_zero_with_extensions(), "a.nii.gz")
     def read_or_refused(content: bytes, name: str) -> None:
         packed = gzip.compress(content, 1) if name.lower().endswith(".gz") else content
@@ -418,6 +432,7 @@ def test_the_command_for_one_file(
 ) -> None:
     @fuzz(tally, long, 15)
     @given(images() | CONTENTS)
+    @example(BRIGHT_VOXELS)
     def done_or_one_sentence(content: bytes) -> None:
         source, output = tmp_path / "a.nii", tmp_path / "out" / "b.nii.gz"
         source.write_bytes(content)
