@@ -54,7 +54,8 @@ def changed(draw: st.DrawFn, whole: Any) -> Any:
         if draw(st.integers(0, 3)) == 0:
             del part[key]
         else:
-            part[key] = draw(SCALARS | JSON)
+            # A copy: what is sampled is one object, which the next change would be in too.
+            part[key] = copy.deepcopy(draw(SCALARS | JSON))
         if not whole:
             break
     return whole
