@@ -17,7 +17,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from fuzzing import called, check_sentence, check_told, clock, done_or_refused, fuzz
+from fuzzing import SECONDS_FOR_ALL, called, check_sentence, check_told, clock, done_or_refused, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 from toys import COMMON, ROOT, head, image_of, write_dataset
@@ -445,10 +445,12 @@ def test_the_command_for_one_file(
 
 
 def test_a_dataset(tmp_path: Path, tally: Counter[str], long: bool) -> None:
-    @fuzz(tally, long, 2)
+    @fuzz(tally, long, 2, SECONDS_FOR_ALL)
     @given(st.lists(images() | CONTENTS, min_size=6, max_size=6))
     def others_go_on(contents: list[bytes]) -> None:
         tally["inputs fuzzed"] += len(contents) - 1
+        for folder in ("data", "out"):
+            shutil.rmtree(tmp_path / folder, ignore_errors=True)
         dataset, output = write_dataset(tmp_path / "data"), tmp_path / "out"
         paths = [dataset / f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in range(len(contents))]
         for path, content in zip(paths, contents, strict=True):
@@ -463,5 +465,3 @@ def test_a_dataset(tmp_path: Path, tally: Counter[str], long: bool) -> None:
             told = [line for line in result.err.splitlines() if path.name in line]
             assert any(line.endswith(" is harmonized") for line in told) == there
             assert there or told
-        shutil.rmtree(dataset)
-        shutil.rmtree(output)

@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from fuzzing import DAMAGED_JSON, called, check_told, done_or_refused, fuzz
+from fuzzing import DAMAGED_JSON, SECONDS_FOR_ALL, called, check_told, done_or_refused, fuzz
 from groups import SITES, intensities, record, write_group, write_sidecar
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -203,10 +203,12 @@ def test_reports_of_damaged_images_and_curves(
 def test_commands_on_damaged_derivatives(tmp_path: Path, tally: Counter[str], long: bool) -> None:
     people = 4
 
-    @fuzz(tally, long, 6)
+    @fuzz(tally, long, 6, SECONDS_FOR_ALL)
     @given(st.lists(SIDECARS, min_size=people, max_size=people), DAMAGED_JSON)
     def done_or_named(contents: list[bytes], crash: bytes) -> None:
         tally["inputs fuzzed"] += people
+        for folder in ("raw", "out"):
+            shutil.rmtree(tmp_path / folder, ignore_errors=True)
         raw, output = write_dataset(tmp_path / "raw"), tmp_path / "out"
         write_scan(raw, "sub-01_T1w.nii.gz")
         for n, content in enumerate(contents):
@@ -217,5 +219,3 @@ def test_commands_on_damaged_derivatives(tmp_path: Path, tally: Counter[str], lo
             result = called(cli.main, [str(raw), str(output), *level, *COMMON])
             check_told(result, *(f"sub-{n}" for n in range(people)))
             assert result.code in (0, 65, 66), result.err
-        shutil.rmtree(raw)
-        shutil.rmtree(output)
