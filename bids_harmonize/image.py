@@ -6,9 +6,9 @@ Every check here fails with one sentence that names the file and says what is wr
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -28,6 +28,7 @@ LARGEST_EXTENT_MM = 1500.0
 LARGEST_NEGATIVE_SHARE = 0.05
 # Of bytes before the voxels. Extensions take kilobytes, seldom megabytes, and are read as a whole.
 LARGEST_HEADER = 16 * 2**20
+MOST_EXTENSIONS = 1000
 # Of what a compressed file holds, beside what its header says; packed zeros grow a thousandfold.
 MOST_OF_STREAM = 2
 CHUNK = 2**20
@@ -181,11 +182,26 @@ def _check_header(path: Path) -> None:
     with nib.openers.ImageOpener(str(path)) as file:
         start = file.read(nib.Nifti2Header.sizeof_hdr)
         kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header
-        offset = float(kind(start[: kind.sizeof_hdr], check=False)["vox_offset"])
+        header = kind(start[: kind.sizeof_hdr], check=False)
+        offset = float(header["vox_offset"])
         if not kind.single_vox_offset <= offset <= LARGEST_HEADER:
             raise ValueError(f"its voxels would begin at byte {offset:g}")
-        rest = file.read(max(int(offset) - len(start), 0))
-    kind.from_fileobj(io.BytesIO(start + rest))
+        start += file.read(max(int(offset) - len(start), 0))
+    if start[kind.sizeof_hdr : kind.sizeof_hdr + 1] != b"\0":
+        _check_extensions(start[kind.single_vox_offset : int(offset)], header.endianness)
+
+
+def _check_extensions(held: bytes, order: str) -> None:
+    place = 0
+    for _ in range(MOST_EXTENSIONS):
+        # What is left is padding.
+        if len(held) - place < 16:
+            return
+        (size,) = struct.unpack_from(f"{order}i", held, place)
+        if not 8 <= size <= len(held) - place:
+            raise ValueError(f"an extension of its header would have {size} bytes")
+        place += size
+    raise ValueError(f"its header has more than {MOST_EXTENSIONS} extensions")
 
 
 def _check_length(voxels: ArrayProxy, path: str) -> None:
