@@ -21,6 +21,7 @@ from toys import COMMON, head, image_of, write_dataset, write_scan
 
 from bids_harmonize import cli
 from bids_harmonize.bids.logs import read_crashes
+from bids_harmonize.distribution import TISSUES
 from bids_harmonize.report import participant as person
 from bids_harmonize.report.group import write_group_reports
 from bids_harmonize.report.participant import write_participant_report
@@ -80,6 +81,12 @@ def with_record(**changes: Any) -> bytes:
     return as_bytes(SIDECAR | {"BidsHarmonize": SIDECAR["BidsHarmonize"] | changes})
 
 
+MEDIANS = dict(zip(TISSUES, (1e-320, 1e38, 0), strict=True))
+QUOTIENT_OVERFLOWS = SIDECAR["BidsHarmonize"]["Intensities"] | {
+    "Tissues": {"Before": MEDIANS, "After": MEDIANS}
+}
+
+
 @pytest.mark.parametrize(("people", "examples"), [(8, 250), (10, 10)])
 def test_the_group(tmp_path: Path, tally: Counter[str], long: bool, people: int, examples: int) -> None:
     """Beside scans of others, enough to be compared, or asked about by the probe too, which takes longer."""
@@ -89,6 +96,7 @@ def test_the_group(tmp_path: Path, tally: Counter[str], long: bool, people: int,
     @fuzz(tally, long, examples)
     @given(SIDECARS)
     @example(with_record(OutOfDistribution=None))
+    @example(with_record(Intensities=QUOTIENT_OVERFLOWS))
     @example(with_record(OutOfDistribution={"Flagged": 2}))
     @example(with_record(Edit=[]))
     @example(with_record(Warnings=[1]))
