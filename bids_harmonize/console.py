@@ -46,7 +46,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse, but refuse ``--option=--``, which argparse would take for an option without value."""
+        """Parse, but refuse ``--option=--`` and a second ``--``, which argparse takes for no value at all."""
+        if list(args).count("--") > 1:
+            self.error("-- was given twice; write ./-- for a file of that name")
         for argument in args:
             if argument.startswith("--") and argument.endswith("=--"):
                 self.error(f"argument {argument.removesuffix('=--')}: expected a value, not --")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import zlib
-from io import BufferedWriter, BytesIO, IOBase
+from io import BufferedWriter, IOBase
 from pathlib import Path
 from typing import cast
 
@@ -31,6 +32,7 @@ LARGEST_EXTENT_MM = 1500.0
 LARGEST_NEGATIVE_SHARE = 0.05
 # Of bytes before the voxels. Extensions take kilobytes, seldom megabytes, and are read as a whole.
 LARGEST_HEADER = 16 * 2**20
+MOST_EXTENSIONS = 1000
 # Of what a compressed file holds, beside what its header says; packed zeros grow a thousandfold.
 MOST_OF_STREAM = 2
 # Uncompressed over compressed; scans have 1 to 5, half empty ones 10.
@@ -143,10 +145,13 @@ def zooms(image: Nifti1Image, path: Path | str | None = None) -> tuple[float, fl
     name = path or image.get_filename() or "the image"
     # Not get_xyzt_units, which fails on codes that the standard does not define.
     unit = MILLIMETRES_PER_UNIT.get(int(image.header["xyzt_units"]) % 8, 1.0)
-    with np.errstate(over="ignore"):
-        sizes = np.sqrt(np.sum(np.square(np.asarray(image.affine, dtype=float)[:3, :3]), axis=0)) * unit
-        extents = sizes * image.shape[:3]
-    if not np.all(np.isfinite(image.affine)) or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
+    axes = np.asarray(image.affine, dtype=float)[:3, :3]
+    # What is too large to be multiplied is refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = np.sqrt(np.sum(np.square(axes), axis=0)) * unit
+        volume = abs(np.linalg.det(axes))
+    extents = sizes * image.shape[:3]
+    if not np.all(np.isfinite(image.affine)) or volume < 1e-12:
         raise BadData(
             f"{name} has no valid affine (it is singular or not finite); correct its qform and sform"
         )
@@ -232,11 +237,26 @@ def _check_header(path: Path) -> None:
     with nib.openers.ImageOpener(str(path)) as file:
         start = file.read(nib.Nifti2Header.sizeof_hdr)
         kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header
-        offset = float(kind(start[: kind.sizeof_hdr], check=False)["vox_offset"])
+        header = kind(start[: kind.sizeof_hdr], check=False)
+        offset = float(header["vox_offset"])
         if not kind.single_vox_offset <= offset <= LARGEST_HEADER:
             raise ValueError(f"its voxels would begin at byte {offset:g}")
-        rest = file.read(max(int(offset) - len(start), 0))
-    kind.from_fileobj(BytesIO(start + rest))
+        start += file.read(max(int(offset) - len(start), 0))
+    if start[kind.sizeof_hdr : kind.sizeof_hdr + 1] != b"\0":
+        _check_extensions(start[kind.single_vox_offset : int(offset)], header.endianness)
+
+
+def _check_extensions(held: bytes, order: str) -> None:
+    place = 0
+    for _ in range(MOST_EXTENSIONS):
+        # What is left is padding.
+        if len(held) - place < 16:
+            return
+        (size,) = struct.unpack_from(f"{order}i", held, place)
+        if not 8 <= size <= len(held) - place:
+            raise ValueError(f"an extension of its header would have {size} bytes")
+        place += size
+    raise ValueError(f"its header has more than {MOST_EXTENSIONS} extensions")
 
 
 def _check_length(voxels: ArrayProxy, path: str) -> None:

@@ -13,12 +13,12 @@ from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.distribution import TISSUES, WHEN
 from bids_harmonize.errors import BadData
 
-# No number is larger that tells of images of float32.
-_LARGEST = float(np.finfo(np.float32).max)
+# Numbers that tell of images of float32 are 0 or within; quotients of theirs are no larger than a float.
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def _measured(value: object) -> bool:
-    return is_number(value) and 0 <= value <= _LARGEST  # type: ignore[operator]
+    return is_number(value) and (value == 0 or _SMALLEST <= value <= _LARGEST)  # type: ignore[operator]
 
 
 def _ratio(value: object) -> bool:

@@ -22,6 +22,8 @@ from bids_harmonize.errors import HarmonizeError
 LONG = 12
 # No input may keep the program busy for longer, on a machine that others use too.
 SECONDS = 30
+# Nor whole commands on a dataset of several scans, with all their pages.
+SECONDS_FOR_ALL = 150
 # What a sentence is not: it is told on a line, and to people.
 LONGEST_SENTENCE = 3000
 UNEXPLAINED = ("Traceback", "unexpectedly", "please report")
@@ -73,11 +75,12 @@ class Hang(BaseException):
     """An input took too long; the program, which catches every `Exception`, must not catch this one."""
 
 
-def fuzz(tally: Counter[str], long: bool, examples: int) -> Callable[[Test], Test]:
+def fuzz(tally: Counter[str], long: bool, examples: int, seconds: float = SECONDS) -> Callable[[Test], Test]:
     """Run a test of hypothesis, each input under a clock, with so many inputs or `LONG` times as many."""
 
     def run(test: Test) -> Test:
-        test.hypothesis.inner_test = _timed(test.hypothesis.inner_test, tally)  # type: ignore[attr-defined]
+        inner = test.hypothesis.inner_test  # type: ignore[attr-defined]
+        test.hypothesis.inner_test = _timed(inner, tally, seconds)  # type: ignore[attr-defined]
         settings(
             max_examples=examples * (LONG if long else 1),
             deadline=None,
@@ -90,11 +93,11 @@ def fuzz(tally: Counter[str], long: bool, examples: int) -> Callable[[Test], Tes
     return run
 
 
-def _timed(test: Test, tally: Counter[str]) -> Callable[..., None]:
+def _timed(test: Test, tally: Counter[str], seconds: float) -> Callable[..., None]:
     @functools.wraps(test)
     def timed(*arguments: Any, **named: Any) -> None:
         tally["inputs fuzzed"] += 1
-        with clock():
+        with clock(seconds):
             test(*arguments, **named)
 
     return timed

@@ -98,6 +98,8 @@ def test_arguments_of_the_app(tmp_path: Path, tally: Counter[str], long: bool) -
 
     @fuzz(tally, long, 600)
     @given(lists)
+    @example([dataset, "--", "out", "--", "participant"])
+    @example([dataset, "out", "participant", "--mem=--"])
     def understood_or_refused(arguments: list[str]) -> None:
         with done_or_refused(), only_help_exits(arguments):
             options = cli.parse(arguments)
@@ -109,6 +111,8 @@ def test_arguments_of_the_command_for_one_file(tmp_path: Path, tally: Counter[st
 
     @fuzz(tally, long, 400)
     @given(lists)
+    @example(["a_T1w.nii", "--", "--"])
+    @example(["a_T1w.nii", "b.nii", "--device=--"])
     def understood_or_refused(arguments: list[str]) -> None:
         with done_or_refused(), only_help_exits(arguments):
             options = image_cli.parse(arguments)

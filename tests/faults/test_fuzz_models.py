@@ -54,7 +54,8 @@ def changed(draw: st.DrawFn, whole: Any) -> Any:
         if draw(st.integers(0, 3)) == 0:
             del part[key]
         else:
-            part[key] = draw(SCALARS | JSON)
+            # A copy: what is sampled is one object, which the next change would be in too.
+            part[key] = copy.deepcopy(draw(SCALARS | JSON))
         if not whole:
             break
     return whole
@@ -100,7 +101,7 @@ def test_cards(weights: Path, tmp_path: Path, tally: Counter[str], long: bool) -
     @given(changed(card) | JSON | st.dictionaries(st.sampled_from(CARD_KEYS), JSON))
     @example(card | {"BodyParts": 1})
     @example(card | {"OutputScale": {"Unit": "a"}})
-    @example(card | {"OutputScale": {"Unit": 1000, "Description": float("nan")}})
+    @example(card | {"OutputScale": {"Unit": 1000, "Definition": float("nan")}})
     @example(card | {"OutputScale": {"Unit": 1e30}})
     @example(card | {"InputDistribution": {}})
     @example(card | {"Recognizer": card["Recognizer"] | {"Threshold": 10**400}})
@@ -180,6 +181,19 @@ def test_weight_files(weights: Path, tmp_path: Path, tally: Counter[str], long: 
         weights.write_bytes(content)
         _write_card(weights, card | {"SHA256": hashlib.sha256(content).hexdigest()})
         use(weights, tmp_path / "written.json")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_at_once(
+    weights: Path, tally: Counter[str], value: float
+) -> None:
+    tally["inputs fuzzed"] += 1
+    card = json.loads(weights.with_suffix(".json").read_text())
+    content = packed(TENSORS | {"local.bias": torch.full_like(TENSORS["local.bias"], value)}, CONFIG)
+    weights.write_bytes(content)
+    _write_card(weights, card | {"SHA256": hashlib.sha256(content).hexdigest()})
+    with pytest.raises(BadData, match="holds no weights of this network"):
+        Model.load(weights, "cpu")
 
 
 def test_a_false_width_is_refused_before_memory_is_taken(

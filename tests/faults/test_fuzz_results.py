@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from fuzzing import DAMAGED_JSON, called, check_told, done_or_refused, fuzz
+from fuzzing import DAMAGED_JSON, SECONDS_FOR_ALL, called, check_told, done_or_refused, fuzz
 from groups import SITES, intensities, record, write_group, write_sidecar
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,6 +21,7 @@ from toys import COMMON, head, image_of, write_dataset, write_scan
 
 from bids_harmonize import cli
 from bids_harmonize.bids.logs import read_crashes
+from bids_harmonize.distribution import TISSUES
 from bids_harmonize.report import participant as person
 from bids_harmonize.report.group import write_group_reports
 from bids_harmonize.report.participant import write_participant_report
@@ -80,6 +81,12 @@ def with_record(**changes: Any) -> bytes:
     return as_bytes(SIDECAR | {"BidsHarmonize": SIDECAR["BidsHarmonize"] | changes})
 
 
+MEDIANS = dict(zip(TISSUES, (1e-320, 1e38, 0), strict=True))
+QUOTIENT_OVERFLOWS = SIDECAR["BidsHarmonize"]["Intensities"] | {
+    "Tissues": {"Before": MEDIANS, "After": MEDIANS}
+}
+
+
 @pytest.mark.parametrize(("people", "examples"), [(8, 250), (10, 10)])
 def test_the_group(tmp_path: Path, tally: Counter[str], long: bool, people: int, examples: int) -> None:
     """Beside scans of others, enough to be compared, or asked about by the probe too, which takes longer."""
@@ -89,6 +96,7 @@ def test_the_group(tmp_path: Path, tally: Counter[str], long: bool, people: int,
     @fuzz(tally, long, examples)
     @given(SIDECARS)
     @example(with_record(OutOfDistribution=None))
+    @example(with_record(Intensities=QUOTIENT_OVERFLOWS))
     @example(with_record(OutOfDistribution={"Flagged": 2}))
     @example(with_record(Edit=[]))
     @example(with_record(Warnings=[1]))
@@ -203,10 +211,12 @@ def test_reports_of_damaged_images_and_curves(
 def test_commands_on_damaged_derivatives(tmp_path: Path, tally: Counter[str], long: bool) -> None:
     people = 4
 
-    @fuzz(tally, long, 6)
+    @fuzz(tally, long, 6, SECONDS_FOR_ALL)
     @given(st.lists(SIDECARS, min_size=people, max_size=people), DAMAGED_JSON)
     def done_or_named(contents: list[bytes], crash: bytes) -> None:
         tally["inputs fuzzed"] += people
+        for folder in ("raw", "out"):
+            shutil.rmtree(tmp_path / folder, ignore_errors=True)
         raw, output = write_dataset(tmp_path / "raw"), tmp_path / "out"
         write_scan(raw, "sub-01_T1w.nii.gz")
         for n, content in enumerate(contents):
@@ -217,5 +227,3 @@ def test_commands_on_damaged_derivatives(tmp_path: Path, tally: Counter[str], lo
             result = called(cli.main, [str(raw), str(output), *level, *COMMON])
             check_told(result, *(f"sub-{n}" for n in range(people)))
             assert result.code in (0, 65, 66), result.err
-        shutil.rmtree(raw)
-        shutil.rmtree(output)

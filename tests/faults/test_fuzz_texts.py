@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import DAMAGED_JSON, JSON, TEXTS, called, check_told, done_or_refused, fuzz
+from fuzzing import DAMAGED_JSON, JSON, SECONDS_FOR_ALL, TEXTS, called, check_told, done_or_refused, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 from toys import COMMON, write_dataset, write_scan
@@ -174,7 +174,7 @@ def test_tables_of_participants(tmp_path: Path, tally: Counter[str], long: bool)
 def test_a_dataset_with_such_files(tmp_path: Path, tally: Counter[str], long: bool) -> None:
     people = 6
 
-    @fuzz(tally, long, 3)
+    @fuzz(tally, long, 3, SECONDS_FOR_ALL)
     @given(
         st.lists(METADATA.map(as_bytes) | DAMAGED_JSON, min_size=people, max_size=people),
         st.dictionaries(st.sampled_from(["Name", "License", "Authors"]), JSON),
@@ -185,6 +185,8 @@ def test_a_dataset_with_such_files(tmp_path: Path, tally: Counter[str], long: bo
         sidecars: list[bytes], description: dict[str, Any], filters: bytes, table: bytes
     ) -> None:
         tally["inputs fuzzed"] += people + 2
+        for folder in ("data", "out"):
+            shutil.rmtree(tmp_path / folder, ignore_errors=True)
         dataset, output = write_dataset(tmp_path / "data"), tmp_path / "out"
         paths = [write_scan(dataset, f"sub-{n}_T1w.nii.gz") for n in range(people)]
         for path, sidecar in zip(paths, sidecars, strict=True):
@@ -203,5 +205,3 @@ def test_a_dataset_with_such_files(tmp_path: Path, tally: Counter[str], long: bo
             told = [line for line in result.err.splitlines() if path.name in line or path.stem[:-8] in line]
             assert told, result.err
         check_told(called(cli.main, [str(dataset), str(output), "group"]))
-        shutil.rmtree(dataset)
-        shutil.rmtree(output)
