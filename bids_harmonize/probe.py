@@ -145,10 +145,8 @@ class _Question:
         return np.argmax(chances, axis=1)
 
 
-def _evenly(
-    scans: NDArray[np.int_], labels: NDArray[np.int_], rng: np.random.Generator
-) -> NDArray[np.int_]:
-    """At most `MOST_TRAINED` of some scans, at random, as many of each site as of the others if it has them."""
+def _evenly(scans: NDArray[np.int_], labels: NDArray[np.int_], rng: np.random.Generator) -> NDArray[np.int_]:
+    """At most `MOST_TRAINED` of some scans, at random, as evenly of the sites as can be."""
     if len(scans) <= MOST_TRAINED:
         return scans
     shuffled = rng.permutation(scans)
