@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bids_harmonize import probe
 from bids_harmonize.probe import (
     LEAST_PEOPLE,
     partition,
@@ -90,6 +91,22 @@ def test_scans_of_no_site_and_of_small_sites_are_left_out() -> None:
     found = probe_sites(features, labels, people)
     assert found is not None
     assert found.people == {"a": 8, "b": 8}
+
+
+def test_of_many_scans_some_of_every_site_are_trained_on(monkeypatch) -> None:
+    trained: list[np.ndarray] = []
+
+    def watched(train, labels, asked, sites):
+        trained.append(np.bincount(labels, minlength=sites))
+        return site_chances(train, labels, asked, sites)
+
+    monkeypatch.setattr(probe, "MOST_TRAINED", 30)
+    monkeypatch.setattr(probe, "site_chances", watched)
+    found = probe_sites(*scans(0, {"a": 10, "b": 25, "c": 50}, effect=5))
+    assert found is not None and found.accuracy > 0.97
+    assert {int(counts.sum()) for counts in trained} == {30}
+    # Of site a, one person is asked about.
+    assert all(counts[0] == 9 and abs(counts[1] - counts[2]) <= 1 for counts in trained[:100])
 
 
 def test_many_scans_of_one_person_are_one_person() -> None:

@@ -21,7 +21,7 @@ from bids_harmonize.bids.logs import Crash, read_crashes
 from bids_harmonize.bids.sites import Sites, assign_sites
 from bids_harmonize.distribution import TISSUES, WHEN
 from bids_harmonize.metrics import Comparison
-from bids_harmonize.probe import DEALS, PARTITIONS, Probed
+from bids_harmonize.probe import DEALS, MOST_TRAINED, PARTITIONS, Probed
 from bids_harmonize.report import group_sites
 from bids_harmonize.report.comparison import LEAST_SCANS, REMARKABLE, Group
 from bids_harmonize.report.group_sites import (
@@ -481,7 +481,8 @@ def _methods(group: Group) -> str:
         f"(Iglewicz & Hoaglin 1993). Not told of fewer than {LEAST_SCANS} scans.",
         "Classifier": "Linear discriminants on the standardized quantile function, all sites equally likely, "
         "covariance shrunk (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4). Cross-validated, all "
-        f"scans of a person in one part, averaged over {PARTITIONS} partitions. Interval: of the posterior "
+        f"scans of a person in one part, averaged over {PARTITIONS} partitions; trained on at most "
+        f"{MOST_TRAINED:,} scans, as evenly of the sites as can be. Interval: of the posterior "
         "of the balanced accuracy (Brodersen et al. 2010, doi:10.1109/ICPR.2010.764). Chance: the middle 95 "
         f"% of {DEALS} probes whose sites were dealt out at random.",
         "What it cannot tell": "Sites differ in people too. If age, sex or disease differ between sites, "

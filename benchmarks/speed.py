@@ -1,0 +1,446 @@
+"""Speed and memory, beside the methods that users would use instead and beside reading and writing alone.
+
+    python -m benchmarks.speed [--sizes 64 256 thick] [--repeats N] [--methods NAME ...] [--out DIR]
+
+Every measurement is a command in a process of its own, from its start to the written file; all methods take
+turns in one run. The scans are T1w phantoms (int16, with noise, so that they compress as real ones do) of one
+field of view at growing resolution, and one of thick slices. The table is printed and written to
+DIR/speed.md, all numbers to DIR/speed.json, a figure to DIR/speed.png. The largest scans take long and much
+memory: a command is stopped after `--limit` seconds, and larger scans are not tried by that method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from intensity_normalization import NyulNormalizer, create_image
+from matplotlib.figure import Figure
+
+from benchmarks.apart import Measured, describe_machine, machine_line, run_apart
+from benchmarks.one_scan import FLOOR, METHODS, OURS
+from benchmarks.table import OTHER_COLOUR, OURS_COLOUR, number
+from bids_harmonize.acquisition import Protocol
+from bids_harmonize.phantom import LABELS, Grid, Head, Receiver, Vector, head_labels, render
+from bids_harmonize.version import version
+
+ROOT = Path(__file__).parents[1]
+#: A cube with a head in it, mm.
+LOW, EXTENT = (-108.0, -106.0, -126.0), 216.0
+CUBES = (64, 128, 192, 256, 384, 512)
+THICK = "thick"
+THICK_SHAPE = (256, 256, 30)
+PROTOCOL = Protocol(field_strength=3.0, sequence="MPRAGE", tr=2300, te=2.98, ti=900, flip_angle=9)
+RECEIVER = Receiver(gain=1600, snr=35, shading=0.12)
+BRAIN = ("white matter", "grey matter", "deep grey matter", "csf")
+PACKAGES = ("intensity-normalization", "SimpleITK", "nibabel", "numpy", "torch")
+#: Of libraries that count threads for themselves.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+STYLES = ("-", "--", ":", "-.")
+MARKERS = "osv^D"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A method, on which device and with how many threads."""
+
+    method: str
+    device: str = "cpu"
+    threads: int = 1
+
+    @property
+    def where(self) -> str:
+        """Device and threads, as a phrase."""
+        return self.device if self.device != "cpu" else f"cpu, {self.threads}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """A scan, the mask of its brain, and what Nyúl was fitted to."""
+
+    size: str
+    voxels: int
+    image: Path
+    mask: Path
+    standard: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one case took on one scan: medians, or why it took nothing.
+
+    Attributes
+    ----------
+    seconds
+        The whole command.
+    inner_seconds
+        The call that harmonizes, without start, reading and writing.
+    megabytes
+        Peak of the whole command.
+    failure
+        Empty where all went well.
+    """
+
+    case: Case
+    size: str
+    voxels: int
+    seconds: float = np.nan
+    inner_seconds: float = np.nan
+    megabytes: float = np.nan
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A straight line of seconds against voxels."""
+
+    seconds_per_million: float
+    constant: float
+    r2: float
+    points: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    options = _parser().parse_args(arguments)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="speed-", dir=options.work_dir) as folder:
+        slow: set[Case] = set()
+        cases = list(make_cases(options.methods, options.threads, options.devices or devices()))
+        for size in sorted(options.sizes, key=voxels_of):
+            print(f"drawing {size}", file=sys.stderr, flush=True)
+            files = write_scan(Path(folder), size)
+            asked = [case for case in cases if case not in slow]
+            rows += measure(asked, files, options.repeats, options.limit)
+            slow |= {row.case for row in rows if row.failure}
+            files.image.unlink()
+    text = report(rows, options.repeats)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "speed.md").write_text(text, encoding="utf-8")
+    _write_json(options.out / "speed.json", rows, options.repeats)
+    draw(rows, options.out / "speed.png")
+    print(text, end="")
+    return 0
+
+
+def devices() -> list[str]:
+    """CPU, and CUDA where there is some."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def make_cases(methods: Sequence[str], threads: Sequence[int], devices: Sequence[str]) -> Iterator[Case]:
+    """Every method with every number of threads on the CPU, and ours on the other devices too."""
+    for method, count in product(methods, threads):
+        yield Case(method=method, threads=count)
+    for device in devices:
+        if device != "cpu" and OURS in methods:
+            yield Case(method=OURS, device=device)
+
+
+# --- The scans --------------------------------------------------------------------------------------------
+
+
+def grid_of(size: str) -> Grid:
+    """The grid of a size: voxels along the side of a cube, or `THICK`; the field of view is the same."""
+    shape = THICK_SHAPE if size == THICK else (int(size),) * 3
+    x, y, z = (EXTENT / n for n in shape)
+    low: Vector = LOW
+    return Grid(zooms=(x, y, z), low=low, high=(low[0] + EXTENT, low[1] + EXTENT, low[2] + EXTENT))
+
+
+def voxels_of(size: str) -> int:
+    """How many voxels a scan of a size has."""
+    return int(np.prod(grid_of(size).shape))
+
+
+def write_scan(folder: Path, size: str, head: Head | None = None) -> Files:
+    """Draw a scan and its mask, and fit Nyúl, which needs a group, to this very scan."""
+    head = head or head_labels(0)
+    grid = grid_of(size)
+    scan = np.rint(render(head, PROTOCOL, grid, RECEIVER, seed=(0,))).astype(np.int16)
+    brain = np.isin(head.labels_on(grid), [LABELS.index(name) for name in BRAIN])
+    files = Files(
+        size=size,
+        voxels=scan.size,
+        image=folder / f"{size}_T1w.nii.gz",
+        mask=folder / f"{size}_mask.nii.gz",
+        standard=folder / f"{size}_standard.npy",
+    )
+    nib.save(nib.Nifti1Image(scan, grid.affine), files.image)
+    nib.save(nib.Nifti1Image(brain.astype(np.uint8), grid.affine), files.mask)
+    fitted = NyulNormalizer().fit_population([create_image(scan)], [create_image(brain)])
+    fitted.save_standard_histogram(str(files.standard))
+    return files
+
+
+# --- The measurements -------------------------------------------------------------------------------------
+
+Run = Callable[..., Measured]
+
+
+def measure(
+    cases: Sequence[Case], files: Files, repeats: int, limit: float, run: Run = run_apart
+) -> list[Row]:
+    """All cases in turn, so often; what once fails is not tried again."""
+    found: dict[Case, list[tuple[Measured, float]]] = {case: [] for case in cases}
+    failures: dict[Case, str] = {}
+    target = files.image.with_name("out_T1w.nii.gz")
+    for _, case in product(range(repeats), cases):
+        if case in failures:
+            continue
+        measured, inner, failure = _once(case, files, target, limit, run)
+        print(
+            f"{files.size} {case.method}, {case.where}: {failure or f'{measured.seconds:.1f} s'}",
+            file=sys.stderr,
+            flush=True,
+        )
+        if failure:
+            failures[case] = failure
+        else:
+            found[case].append((measured, inner))
+    return [_row(case, files, found[case], failures.get(case, "")) for case in cases]
+
+
+def _once(case: Case, files: Files, target: Path, limit: float, run: Run) -> tuple[Measured, float, str]:
+    environment = dict.fromkeys(THREADS, str(case.threads))
+    script = _script(case, files, target)
+    if case.method != OURS:
+        measured = run(script, environment=environment, limit=limit)
+        return measured, _inner(measured), _failure(measured, limit)
+    # What users call does more than the inner call, and does not tell how long that took.
+    measured = run(_command(case, files, target), environment=environment, limit=limit)
+    if failure := _failure(measured, limit):
+        return measured, np.nan, failure
+    inside = run(script, environment=environment, limit=limit)
+    return measured, _inner(inside), _failure(inside, limit)
+
+
+def _command(case: Case, files: Files, target: Path) -> list[str]:
+    # Thin phantoms are no real heads: they are to be harmonized, whatever the model thinks of them.
+    return [
+        *(sys.executable, "-m", "bids_harmonize.image_cli", str(files.image), str(target), "--force", "-q"),
+        *("--modality", "T1w", "--out-of-distribution", "harmonize"),
+        *("--device", case.device, "--omp-nthreads", str(case.threads)),
+    ]
+
+
+def _script(case: Case, files: Files, target: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "benchmarks.one_scan", case.method, str(files.image), str(target)),
+        *("--mask", str(files.mask), "--standard", str(files.standard)),
+        *("--threads", str(case.threads), "--device", case.device),
+    ]
+
+
+def _inner(measured: Measured) -> float:
+    if measured.code != 0:
+        return np.nan
+    return float(json.loads(measured.output.splitlines()[-1])["InnerSeconds"])
+
+
+def _failure(measured: Measured, limit: float) -> str:
+    if measured.code is None:
+        return f"> {limit:g} s"
+    if measured.code:
+        return (measured.error.strip().splitlines() or [f"exit code {measured.code}"])[-1][:200]
+    return ""
+
+
+def _row(case: Case, files: Files, found: Sequence[tuple[Measured, float]], failure: str) -> Row:
+    if failure or not found:
+        return Row(case=case, size=files.size, voxels=files.voxels, failure=failure)
+    return Row(
+        case=case,
+        size=files.size,
+        voxels=files.voxels,
+        seconds=statistics.median(measured.seconds for measured, _ in found),
+        inner_seconds=statistics.median(inner for _, inner in found),
+        megabytes=statistics.median(measured.megabytes for measured, _ in found),
+    )
+
+
+# --- The table and the figure -----------------------------------------------------------------------------
+
+
+def fit_line(voxels: Sequence[int], seconds: Sequence[float]) -> Fit | None:
+    """Least squares; None of fewer than three points, through which any line would go."""
+    if len(voxels) < 3:
+        return None
+    millions, values = np.array(voxels) / 1e6, np.array(seconds)
+    slope, constant = np.polyfit(millions, values, 1)
+    left = float(np.sum((values - slope * millions - constant) ** 2))
+    total = float(np.sum((values - values.mean()) ** 2))
+    return Fit(
+        seconds_per_million=float(slope),
+        constant=float(constant),
+        r2=1 - left / total if total > 0 else float("nan"),
+        points=len(voxels),
+    )
+
+
+def fits(rows: Sequence[Row]) -> dict[Case, dict[str, Fit]]:
+    """Per case, the lines of the whole command and of the inner call."""
+    found: dict[Case, dict[str, Fit]] = {}
+    for case in dict.fromkeys(row.case for row in rows):
+        own = [row for row in rows if row.case == case and not row.failure]
+        lines = {
+            "whole": fit_line([row.voxels for row in own], [row.seconds for row in own]),
+            "inner": fit_line([row.voxels for row in own], [row.inner_seconds for row in own]),
+        }
+        found[case] = {name: line for name, line in lines.items() if line is not None}
+    return found
+
+
+def ratio_to(rows: Sequence[Row], row: Row, method: str) -> float:
+    """Seconds of the whole command over those of another method with as many threads, on the same scan."""
+    for other in rows:
+        same = (other.size, other.case.threads) == (row.size, row.case.threads)
+        if same and other.case.method == method and other.case.device == "cpu":
+            return row.seconds / other.seconds
+    return float("nan")
+
+
+def report(rows: Sequence[Row], repeats: int) -> str:
+    """The tables, and what must be known to read them."""
+    return (
+        f"{_table(rows)}\n\n{_fit_table(rows)}\n\n"
+        f"- {machine_line()}. Medians of {repeats}; all methods in turn in one run.\n"
+        "- Whole command: from the start of the process to the written .nii.gz, peak of its memory; × "
+        "reading and writing, × ours: over these, with as many threads, on the CPU. Ours is "
+        "`bids-harmonize-image`, which also checks the file, recognizes the scan and writes a sidecar.\n"
+        "- Reading and writing: nibabel reads the scan, writes it as float32, and does nothing else.\n"
+        "- Inner call: the first of its process, on an image in memory, libraries and model loaded. Nyúl is "
+        "fitted beforehand. Nyúl, FCM and N4 are given a mask of the brain, which ours does not need; N4 "
+        "corrects the receive field only, fitted on every fourth voxel.\n"
+        f"- {', '.join(f'{name} {release}' for name, release in versions().items())}.\n"
+    )
+
+
+def _table(rows: Sequence[Row]) -> str:
+    head = (
+        *("scan", "million voxels", "method", "device, threads", "whole command, s", "× reading and writing"),
+        *("× ours", "inner call, s", "peak, MB"),
+    )
+    lines = [head, ("---",) * len(head)]
+    for row in rows:
+        told = (row.size if row.size == THICK else f"{row.size}³", f"{row.voxels / 1e6:.2f}")
+        values = (
+            row.seconds,
+            ratio_to(rows, row, FLOOR),
+            ratio_to(rows, row, OURS),
+            # Of reading and writing, nothing is inside.
+            row.inner_seconds if row.case.method != FLOOR else np.nan,
+            row.megabytes,
+        )
+        first = row.failure.replace("|", "/") if row.failure else _shown(values[0])
+        cells = (first, *(_shown(value) for value in values[1:]))
+        lines.append((*told, row.case.method, row.case.where, *cells))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _fit_table(rows: Sequence[Row]) -> str:
+    head = ("method", "device, threads", "of", "s per million voxels", "constant, s", "R²", "scans")
+    lines = [head, ("---",) * len(head)]
+    for case, found in fits(rows).items():
+        for name, line in found.items():
+            if name == "inner" and case.method == FLOOR:
+                continue
+            values = (_shown(line.seconds_per_million), _shown(line.constant), f"{line.r2:.4f}")
+            lines.append((case.method, case.where, name, *values, str(line.points)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shown(value: float) -> str:
+    if not np.isfinite(value):
+        return "-"
+    return f"−{number(-value)}" if value < 0 else number(value)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Seconds of the whole command against voxels, both as powers of ten."""
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axis = figure.subplots()
+    cases = list(dict.fromkeys(row.case for row in rows))
+    methods = list(dict.fromkeys(case.method for case in cases))
+    settings = list(dict.fromkeys(case.where for case in cases))
+    for case in cases:
+        own = sorted(
+            ((row.voxels, row.seconds) for row in rows if row.case == case and not row.failure),
+        )
+        if own:
+            axis.plot(
+                *zip(*own, strict=True),
+                color=OURS_COLOUR if case.method == OURS else OTHER_COLOUR,
+                linestyle=STYLES[settings.index(case.where) % len(STYLES)],
+                marker=MARKERS[methods.index(case.method) % len(MARKERS)],
+                label=f"{case.method} ({case.where})",
+            )
+    axis.set(xscale="log", yscale="log", xlabel="voxels", ylabel="seconds, whole command")
+    axis.grid(which="both", color="#e6e9ec", linewidth=0.6)
+    axis.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _write_json(path: Path, rows: Sequence[Row], repeats: int) -> None:
+    content: dict[str, Any] = {
+        "Machine": describe_machine(),
+        "Versions": versions(),
+        "Repeats": repeats,
+        "Rows": [
+            {key: None if value != value else value for key, value in asdict(row).items()} for row in rows
+        ],
+        "Fits": [
+            {"case": asdict(case), "of": name, **asdict(line)}
+            for case, found in fits(rows).items()
+            for name, line in found.items()
+        ],
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Of this program and of what it is compared with."""
+    return {"bids-harmonize": version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def _size(text: str) -> str:
+    if text != THICK and not (text.isdecimal() and int(text) >= 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of voxels from 16 on nor {THICK}")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_size,
+        default=[*map(str, CUBES), THICK],
+        help=f"voxels along the side of a cube, or {THICK} for {' x '.join(map(str, THICK_SHAPE))}",
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="times that each command is run")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--devices", nargs="+", help="default: cpu, and cuda where there is some")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds after which a command is stopped")
+    parser.add_argument("--work-dir", type=Path, help="where the temporary folder is made")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the output"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
