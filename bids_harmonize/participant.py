@@ -312,7 +312,8 @@ class _Pages:
 def _crew(options: Options, workers: int, threads: int) -> AbstractContextManager[Crew]:
     if options.scheduler is None:
         return crew_of(workers)
-    wanted = Wanted(workers=workers, threads=threads, memory=options.mem_bytes)
+    logs = options.output_dir / "logs"
+    wanted = Wanted(workers=workers, threads=threads, memory=options.mem_bytes, logs=logs)
     return cluster_of(options.scheduler, wanted)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,112 @@ def test_what_is_not_installed_is_named(
     assert "pip install" in result.err
 
 
+# --- Slurm, whose commands are stand-ins here; .ci/slurm has a real one --------------------------------
+
+SBATCH = """
+# An own session, so that scancel reaches all of a job.
+setsid bash "$1" >>{folder}/printed 2>&1 & echo $! >>{folder}/jobs
+grep '^#SBATCH' "$1" >>{folder}/directives
+echo "Submitted batch job $(tail -n 1 {folder}/jobs)"
+"""
+SQUEUE = """
+while read -r job; do if kill -0 -- "-$job" 2>/dev/null; then echo "$job"; fi; done <{folder}/jobs
+"""
+SCANCEL = """
+kill -TERM -- "-$1" 2>/dev/null
+"""
+ENDS_AT_ONCE = """
+echo x >>{folder}/jobs
+echo "Submitted batch job $(wc -l <{folder}/jobs)"
+"""
+FORGETS = """
+echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1
+"""
+REFUSES = """
+echo "sbatch: error: invalid partition specified: nowhere" >&2; exit 1
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Puts commands of Slurm in front of the path; gives the folder that they write to."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.2)
+
+    def install(**commands: str) -> Path:
+        for name, script in {"squeue": SQUEUE, "scancel": SCANCEL, **commands}.items():
+            command = folder / name
+            command.write_text("#!/bin/bash" + script.replace("{folder}", str(folder)))
+            command.chmod(command.stat().st_mode | stat.S_IXUSR)
+        return folder
+
+    return install
+
+
+def test_jobs_of_slurm_do_a_dataset_and_others_are_submitted_when_they_end(
+    dataset: Path, expected: dict[str, str], slurm: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, output = slurm(sbatch=SBATCH), tmp_path / "an output"
+
+    def end_all() -> None:
+        while not list(output.glob("sub-*/anat/*.json")):
+            time.sleep(0.02)
+        for job in (folder / "jobs").read_text().split():
+            os.killpg(int(job), signal.SIGKILL)
+
+    killer = threading.Thread(target=end_all)
+    killer.start()
+    result = harmonize(dataset, output, "participant", "--scheduler", "slurm", "--n-cpus", "2")
+    killer.join()
+    assert result.code == 0, (folder / "printed").read_text()
+    assert "2 jobs of Slurm have ended before the work is done" in result.err
+    assert written(output) == expected
+    # What they print is kept with the other logs, and their directory may have a space.
+    assert f'#SBATCH --output="{output}/logs/dask-worker-%j.log"' in (folder / "directives").read_text()
+    jobs = (folder / "jobs").read_text().split()
+    assert len(jobs) == 4
+    deadline = time.monotonic() + 10
+    while any(Path("/proc", job).exists() for job in jobs):
+        assert time.monotonic() < deadline, "a job is left"
+        time.sleep(0.1)
+
+
+def test_jobs_of_slurm_that_end_at_once_are_told_and_not_submitted_for_ever(
+    dataset: Path, slurm: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = slurm(sbatch=ENDS_AT_ONCE, squeue=FORGETS)
+    result = harmonize(dataset, tmp_path / "out", "participant", "--scheduler", "slurm", "--n-cpus", "2")
+    assert result.code == errors.InputOutputError.exit_code
+    assert "8 jobs have ended, and none of them did any work" in result.err
+    assert str(tmp_path / "out" / "logs") in result.err
+    assert len((folder / "jobs").read_text().split()) == 2 * (1 + cluster.MOST_ENDED)
+
+
+def test_what_slurm_refuses_is_told_in_its_words(
+    dataset: Path, slurm: Callable[..., Path], tmp_path: Path
+) -> None:
+    slurm(sbatch=REFUSES)
+    result = harmonize(dataset, tmp_path / "out", "participant", "--scheduler", "slurm", "--n-cpus", "2")
+    assert result.code == errors.InputOutputError.exit_code
+    assert "invalid partition specified: nowhere" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_slurm_that_does_not_answer_has_ended_no_job(slurm: Callable[..., Path]) -> None:
+    slurm(squeue='\necho "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1\n')
+    assert cluster._queued(["1"]) is None
+    slurm(squeue=FORGETS)
+    assert cluster._queued(["1"]) == set()
+    slurm(squeue='\n[ "$3" = --jobs=1,2 ] && echo 2\n')
+    assert cluster._queued(["1", "2"]) == {"2"}
+
+
 def test_dask_is_a_crew_of_the_threads_it_has(workers: Any) -> None:
+    # Those that another test has killed may not be replaced yet.
+    with distributed.Client(workers.scheduler_address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
     with cluster_of(workers.scheduler_address, Wanted(workers=1, threads=1, memory=None)) as crew:
         assert isinstance(crew, Dask)
         assert crew.size == 2
