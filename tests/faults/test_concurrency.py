@@ -151,14 +151,14 @@ def test_reports_of_scans_that_are_done_again(
 ) -> None:
     """Pages are written while another process does their scans again: and all is told."""
     faster = {"--force": "--reports-only", "--reports-only": "--force"}[slower]
-    _all_done([warm.start(tmp_path, undisturbed.dataset, *ARGUMENTS)])
+    shutil.copytree(undisturbed.output, tmp_path / "out")
     person, figures = (*ARGUMENTS, "--participant-label", PEOPLE[0]), f"sub-{PEOPLE[0]}/figures"
     # A page needs its figures drawn anew.
     shutil.rmtree(tmp_path / "out" / figures)
     fault: warm.Fault = warm.Counted(tmp_path / "out", tmp_path / "touches")
     _all_done([warm.start(tmp_path, undisturbed.dataset, *person, slower, fault=fault)])
     touches = len((tmp_path / "touches").read_text().splitlines())
-    for moment in _spread(random.Random(23), 30 if long else 4, touches):
+    for moment in _spread(random.Random(23), 30 if long else 2, touches):
         shutil.rmtree(tmp_path / "out" / figures)
         fault = warm.AtTouch(moment, tmp_path / "out", signal.SIGSTOP)
         held = warm.start(tmp_path, undisturbed.dataset, *person, slower, fault=fault)
@@ -167,3 +167,28 @@ def test_reports_of_scans_that_are_done_again(
         assert warm.go_on(held).code == 0, held.err.read_text()
         assert_whole(tmp_path / "out", undisturbed.output)
         tally["processes that shared an output"] += 2
+
+
+@pytest.mark.parametrize("reader", [("participant", "--reports-only"), ("group",)], ids=["person", "group"])
+def test_a_sidecar_that_vanishes_before_it_is_read(
+    undisturbed: Undisturbed, tmp_path: Path, tally: Counter[str], reader: tuple[str, ...]
+) -> None:
+    """A scan is done again by another process just when its sidecar is to be read for a page: no failure."""
+    output, image = tmp_path / "out", f"sub-{PEOPLE[0]}_desc-harmonized_T1w"
+    shutil.copytree(undisturbed.output, output)
+    reading = warm.AtTouch(1, output, signal.SIGSTOP, what=f"open {image}.json")
+    reports = warm.start(tmp_path, undisturbed.dataset, "out", *reader, fault=reading)
+    warm.hold(reports)
+    # The sidecar is removed before the image.
+    removing = warm.AtTouch(1, output, signal.SIGSTOP, what=f"os.remove {image}.nii.gz")
+    person = ("--participant-label", PEOPLE[0])
+    again = warm.start(tmp_path, undisturbed.dataset, *ARGUMENTS, *person, "--force", fault=removing)
+    warm.hold(again)
+    assert not output.joinpath(f"sub-{PEOPLE[0]}/anat/{image}.json").exists()
+    result = warm.go_on(reports)
+    assert (result.code, "Traceback" in result.err) == (0, False), result.err
+    assert warm.go_on(again).code == 0
+    for path in output.glob("group_*"):
+        path.unlink()
+    assert_whole(output, undisturbed.output)
+    tally["processes that shared an output"] += 2

@@ -47,18 +47,23 @@ Fault = Callable[[], None]
 
 @dataclass(frozen=True)
 class AtTouch:
-    """A signal to the process itself, just before it touches a file in the folder for the n-th time."""
+    """A signal to the process itself, just before it touches a file in the folder for the n-th time.
+
+    Only touches count that hold `what`, such as ``open sub-01.html``: the event, and the end of the path.
+    """
 
     number: int
     folder: Path
     signal: int
+    what: str = " "
 
     def __call__(self) -> None:
         left = self.number
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal left
-            if _touches(event, arguments, self.folder):
+            path = _touched(event, arguments, self.folder)
+            if path is not None and _told(event, path, self.what):
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), self.signal)
@@ -77,16 +82,22 @@ class Counted:
         lines = os.open(self.lines, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
-            if _touches(event, arguments, self.folder):
+            if _touched(event, arguments, self.folder) is not None:
                 os.write(lines, f"{event} {arguments[0]!r}\n".encode())
 
         sys.addaudithook(hook)
 
 
-def _touches(event: str, arguments: tuple[object, ...], folder: Path) -> bool:
+def _touched(event: str, arguments: tuple[object, ...], folder: Path) -> str | None:
     if event not in TOUCHES or not isinstance(arguments[0], str | bytes | os.PathLike):
-        return False
-    return os.fsdecode(arguments[0]).startswith(f"{folder}/")
+        return None
+    path = os.fsdecode(arguments[0])
+    return path if path.startswith(f"{folder}/") else None
+
+
+def _told(event: str, path: str, what: str) -> bool:
+    wanted, _, end = what.partition(" ")
+    return wanted in ("", event) and path.endswith(end)
 
 
 @dataclass(frozen=True)
