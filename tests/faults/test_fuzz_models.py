@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def use(weights: Path, written: Path) -> None:
         assert np.isfinite(np.asarray(result.image.dataobj)).all()
         scale = {"OutputScale": model.card["OutputScale"], "Name": model.name}
         recognized = result.recognition and result.recognition.score
+        assert result.recognition is None or math.isfinite(result.recognition.threshold)
         write_json(written, result.summary | scale | {"Score": recognized})
 
 
@@ -105,6 +107,7 @@ def test_cards(weights: Path, tmp_path: Path, tally: Counter[str], long: bool) -
     @example(card | {"OutputScale": {"Unit": 1e30}})
     @example(card | {"InputDistribution": {}})
     @example(card | {"Recognizer": card["Recognizer"] | {"Threshold": 10**400}})
+    @example(card | {"Recognizer": card["Recognizer"] | {"Threshold": "nan"}})
     def used_or_refused(card: Any) -> None:
         _write_card(weights, card)
         use(weights, tmp_path / "written.json")

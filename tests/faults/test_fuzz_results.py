@@ -21,7 +21,7 @@ from toys import COMMON, head, image_of, write_dataset, write_scan
 
 from bids_harmonize import cli
 from bids_harmonize.bids.logs import read_crashes
-from bids_harmonize.distribution import TISSUES
+from bids_harmonize.distribution import TISSUES, WHEN
 from bids_harmonize.report import participant as person
 from bids_harmonize.report.group import write_group_reports
 from bids_harmonize.report.participant import write_participant_report
@@ -82,9 +82,17 @@ def with_record(**changes: Any) -> bytes:
 
 
 MEDIANS = dict(zip(TISSUES, (1e-320, 1e38, 0), strict=True))
-QUOTIENT_OVERFLOWS = SIDECAR["BidsHarmonize"]["Intensities"] | {
-    "Tissues": {"Before": MEDIANS, "After": MEDIANS}
-}
+QUOTIENT_OVERFLOWS = SIDECAR["BidsHarmonize"]["Intensities"] | {"Tissues": dict.fromkeys(WHEN, MEDIANS)}
+
+
+def test_null_is_taken_for_missing(tmp_path: Path, tally: Counter[str]) -> None:
+    path = write_sidecar(tmp_path, "sub-01_T1w", SIDECAR["BidsHarmonize"])
+    for key, value in SIDECAR["BidsHarmonize"].items():
+        tally["inputs fuzzed"] += 1
+        null = dict.fromkeys(value) if isinstance(value, dict) else None
+        path.write_bytes(with_record(**{key: null}))
+        (report,) = write_group_reports(tmp_path, tmp_path)
+        assert report.scans == 1
 
 
 @pytest.mark.parametrize(("people", "examples"), [(8, 250), (10, 10)])
