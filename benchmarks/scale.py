@@ -96,7 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="scale-", dir=options.work_dir) as folder:
         tasks = make_tasks(Path(folder), options.people, options.scans)
         lines = measure(tasks, options.repeats)
+        # Before the many files are removed, which takes its time.
+        _write(lines, options)
+    return 0
+
+
+def _write(lines: Sequence[Line], options: argparse.Namespace) -> None:
+    """Print the table, and write it and all numbers."""
     text = report(lines, options.people, options.scans, options.repeats)
+    print(text, end="", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "scale.md").write_text(text, encoding="utf-8")
     content = {
@@ -106,9 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Repeats": options.repeats,
         "Tasks": [asdict(line) | {"met": line.met} for line in lines],
     }
-    (options.out / "scale.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(text, end="")
-    return 0
+    _write_json(options.out / "scale.json", content)
 
 
 def measure(
@@ -138,7 +144,8 @@ def measure(
                 required=task.required,
             )
         )
-        print(f"{task.name}: {lines[-1].seconds:.1f} s", file=sys.stderr, flush=True)
+        told = f"{lines[-1].seconds:.1f} s, {lines[-1].processor_seconds:.1f} s of the processor"
+        print(f"{task.name}: {told}, {lines[-1].megabytes:.0f} MB", file=sys.stderr, flush=True)
     return lines
 
 

@@ -52,7 +52,9 @@ from pathlib import Path
 root, raw, out, single, temporary, *options = sys.argv[1:]
 sys.path.insert(0, root)
 asked, asking = [], {"socket.connect", "socket.getaddrinfo", "socket.sendto"}
-sys.addaudithook(lambda event, _: asked.append(event) if event in asking else None)
+# Worker processes are reached by a socket of this machine, whose address is a name.
+local = lambda given: len(given) > 1 and isinstance(given[1], str | bytes)
+sys.addaudithook(lambda event, given: asked.append(event) if event in asking and not local(given) else None)
 from bids_harmonize import cli, image_cli
 
 def writable(folder):
