@@ -160,9 +160,12 @@ def test_what_is_not_installed_is_named(
 
 SBATCH = """
 # An own session, so that scancel reaches all of a job.
-setsid bash "$1" >>{folder}/printed 2>&1 & echo $! >>{folder}/jobs
+# As of Slurm: the file may be gone once this returns.
+script=$(mktemp {folder}/script.XXXXXX) && cp "$1" "$script"
+setsid bash "$script" >>{folder}/printed 2>&1 & job=$!
+echo $job >>{folder}/jobs
 grep '^#SBATCH' "$1" >>{folder}/directives
-echo "Submitted batch job $(tail -n 1 {folder}/jobs)"
+echo "Submitted batch job $job"
 """
 SQUEUE = """
 while read -r job; do if kill -0 -- "-$job" 2>/dev/null; then echo "$job"; fi; done <{folder}/jobs
@@ -258,10 +261,12 @@ def test_a_slurm_that_does_not_answer_has_ended_no_job(slurm: Callable[..., Path
     assert cluster._queued(["1", "2"]) == {"2"}
 
 
-def test_dask_is_a_crew_of_the_threads_it_has(workers: Any) -> None:
-    # Those that another test has killed may not be replaced yet.
-    with distributed.Client(workers.scheduler_address, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
-    with cluster_of(workers.scheduler_address, Wanted(workers=1, threads=1, memory=None)) as crew:
+def test_dask_is_a_crew_of_the_threads_it_has() -> None:
+    with (
+        distributed.LocalCluster(
+            n_workers=3, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as made,
+        cluster_of(made.scheduler_address, Wanted(workers=1, threads=1, memory=None)) as crew,
+    ):
         assert isinstance(crew, Dask)
-        assert crew.size == 2
+        assert crew.size == 3

@@ -85,7 +85,7 @@ def test_dependencies_are_what_is_imported() -> None:
     names = [re.match(r"[\w-]+", line)[0] for line in PROJECT["project"]["dependencies"]]
     declared = {MODULES.get(name, name) for name in names}
     imported = {module for file in FILES for module in _imports(file)}
-    extra = {"dask_jobqueue", "dask_kubernetes", "distributed"}
+    extra = {"dask", "dask_jobqueue", "dask_kubernetes", "distributed"}
     assert imported - {"bids_harmonize"} - set(sys.stdlib_module_names) == declared | extra
     optional = PROJECT["project"]["optional-dependencies"]
     listed = " ".join(optional["cluster"] + optional["kubernetes"]).replace("-", "_")
