@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -168,7 +169,8 @@ grep '^#SBATCH' "$1" >>{folder}/directives
 echo "Submitted batch job $job"
 """
 SQUEUE = """
-while read -r job; do if kill -0 -- "-$job" 2>/dev/null; then echo "$job"; fi; done <{folder}/jobs
+# What was killed is there until somebody asks for its exit code.
+while read -r job; do if ps -s "$job" -o stat= | grep -qv '^Z'; then echo "$job"; fi; done <{folder}/jobs
 """
 SCANCEL = """
 kill -TERM -- "-$1" 2>/dev/null
@@ -226,7 +228,7 @@ def test_jobs_of_slurm_do_a_dataset_and_others_are_submitted_when_they_end(
     jobs = (folder / "jobs").read_text().split()
     assert len(jobs) == 4
     deadline = time.monotonic() + 10
-    while any(Path("/proc", job).exists() for job in jobs):
+    while subprocess.run([folder / "squeue"], capture_output=True, check=True).stdout:
         assert time.monotonic() < deadline, "a job is left"
         time.sleep(0.1)
 
