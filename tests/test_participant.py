@@ -391,7 +391,7 @@ def test_a_scan_whose_process_was_killed_is_a_failure_with_a_crash_file(tmp_path
         options=parse([str(dataset), str(output), "participant"]), threads=1, conflicting={}
     )
     (run,) = select_runs(dataset, Filters(), None)
-    output.mkdir()
+    assert harmonize(dataset, output, "participant").code == 0
     outcome = job.lost(run)
     assert (outcome.state, outcome.exit_code) == (State.FAILED, 65)
     assert str(run.path) in outcome.sentence
