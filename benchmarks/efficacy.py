@@ -31,7 +31,7 @@ from benchmarks.rows import Row, summarize
 from benchmarks.scans import shared_folder
 from benchmarks.table import draw, markdown, number
 from benchmarks.tiers.agreement import ORACLE
-from bids_harmonize.model import read_card
+from bids_harmonize.card import read_card
 
 #: Module of each tier, in the order of the table.
 TIERS = {

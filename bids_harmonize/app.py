@@ -9,8 +9,6 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
-
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.selection import Filters, Run, check_dataset, select_runs
 from bids_harmonize.errors import NothingSelected
@@ -31,15 +29,23 @@ def run(options: Options) -> int:
     derivatives.check_locations(
         options.output_dir, options.bids_dir, work_dir=options.work_dir, database_dir=options.database_dir
     )
-    torch.set_num_threads(options.omp_nthreads or options.n_cpus)
     levels = {"participant": _participant, "group": _group, "train": _train}
     return levels[options.level](options)
 
 
 def _participant(options: Options) -> int:
-    from bids_harmonize.participant import harmonize_runs, report_on_people
+    if options.reports_only:
+        from bids_harmonize.participant import report_on_people
 
-    return report_on_people(options) if options.reports_only else harmonize_runs(options, _select(options))
+        return report_on_people(options)
+    runs = _select(options)
+    if options.dry_run:
+        from bids_harmonize.dry_run import tell_runs
+
+        return tell_runs(options, runs)
+    from bids_harmonize.participant import harmonize_runs
+
+    return harmonize_runs(options, runs)
 
 
 def _group(options: Options) -> int:
@@ -69,13 +75,16 @@ def _told(report: Report) -> Iterator[str]:
 
 def _train(options: Options) -> int:
     """Learn a model from the scans of the dataset as the reference group."""
-    from bids_harmonize.learn import body_part_of, learn
-    from bids_harmonize.model import Model
-
     runs = _select(options)
     if options.dry_run:
         print(*(f"{run.relative} -> reference candidate" for run in runs), sep="\n")
         return 0
+    import torch
+
+    from bids_harmonize.learn import body_part_of, learn
+    from bids_harmonize.model import Model
+
+    torch.set_num_threads(options.omp_nthreads or options.n_cpus)
     derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
     models = [Model.load(model, "cpu") for model in options.models]
     kinds = [(run.modality, body_part_of(run)) for run in runs]

@@ -23,7 +23,6 @@ PROGRAM = "bids-harmonize"
 LEVELS = ("participant", "group", "train")
 MODALITIES = ("T1w", "T2w", "inplaneT2")
 DEFAULT_MODALITIES = ("T1w", "T2w")
-OUT_OF_DISTRIBUTION = ("skip", "harmonize", "fail")
 SCHEDULERS = ("local", "slurm", "kubernetes")
 # torch takes seeds of 64 bits with a sign.
 MAX_SEED = 2**63 - 1
@@ -256,20 +255,11 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         help="names of bundled models, or .safetensors files, to use instead of the bundled models; "
         "for train: to start from",
     )
-    console.add(
+    console.add_save_transform(group)
+    console.add_out_of_distribution(
         group,
-        "--save-transform",
-        action="store_true",
-        help="also write the tone curves of every scan, from which the result can be made again",
-    )
-    console.add(
-        group,
-        "--out-of-distribution",
-        metavar="ACTION",
-        choices=OUT_OF_DISTRIBUTION,
-        default="skip",
-        help="what to do with scans unlike what the model is meant for, such as FLAIR or CT: skip (write "
-        "them unchanged, as desc-unharmonized), harmonize (and only flag them), or fail (default: skip)",
+        "skip",
+        "skip (write it unchanged, as desc-unharmonized), harmonize (and only flag it), or fail",
     )
     console.add(
         group, "--seed", metavar="N", type=_seed, default=0, help="seed of every random number (default: 0)"
@@ -277,14 +267,7 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_resources(group: argparse._ArgumentGroup) -> None:
-    console.add(
-        group,
-        "--device",
-        metavar="DEVICE",
-        type=console.device,
-        default="auto",
-        help="auto, cpu, cuda or cuda:N; auto is cuda where there is one (default: auto)",
-    )
+    console.add_device(group)
     console.add(
         group,
         "--n-cpus",
@@ -294,13 +277,7 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
         help="number of CPUs: as many scans at a time, each with --omp-nthreads; also --nprocs "
         "(default: $SLURM_CPUS_PER_TASK, else those this process may use)",
     )
-    console.add(
-        group,
-        "--omp-nthreads",
-        metavar="N",
-        type=console.positive,
-        help="number of threads for one scan (default: its share of the CPUs)",
-    )
+    console.add_threads(group, "its share of the CPUs")
     console.add(
         group,
         "--mem",

@@ -19,7 +19,6 @@ from bids_harmonize.workers import Crew, Lost, Result, retold, work
 
 log = logging.getLogger("bids_harmonize")
 
-KINDS = ("local", "slurm", "kubernetes")
 # Gigabytes for a worker where --mem does not say: a scan of 512 voxels each way takes two.
 WORKER_GB = 4
 SECONDS_TO_CONNECT = 60
@@ -93,7 +92,7 @@ class Dask:
 
 @contextmanager
 def cluster_of(scheduler: str, wanted: Wanted) -> Iterator[Crew]:
-    """The workers of a scheduler's address, or of a cluster of one of `KINDS` for as long as it is needed.
+    """The workers of a scheduler's address, or of one of `CLUSTERS` for as long as it is needed.
 
     Raises
     ------
@@ -123,11 +122,11 @@ def cluster_of(scheduler: str, wanted: Wanted) -> Iterator[Crew]:
 
 @contextmanager
 def _cluster(scheduler: str, wanted: Wanted) -> Iterator[Any]:
-    if scheduler not in KINDS:
+    if scheduler not in CLUSTERS:
         yield scheduler
         return
     try:
-        cluster = _MADE_BY[scheduler](wanted)
+        cluster = CLUSTERS[scheduler](wanted)
     except ImportError as error:
         extra = EXTRA.format("kubernetes" if scheduler == "kubernetes" else "cluster")
         raise UsageError(f"--scheduler {scheduler} needs {error.name}; {extra}") from error
@@ -278,4 +277,5 @@ def _kubernetes(wanted: Wanted) -> Any:
     )
 
 
-_MADE_BY: dict[str, Callable[[Wanted], Any]] = {"local": _local, "slurm": _slurm, "kubernetes": _kubernetes}
+CLUSTERS: dict[str, Callable[[Wanted], Any]] = {"local": _local, "slurm": _slurm, "kubernetes": _kubernetes}
+"""How each kind of cluster is made."""

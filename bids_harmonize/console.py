@@ -25,6 +25,8 @@ from bids_harmonize.version import version
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
+OUT_OF_DISTRIBUTION = ("skip", "harmonize", "fail")
+
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 
@@ -64,6 +66,8 @@ def guard(program: str, work: Callable[[], int]) -> int:
     # Where the locale has no such letters, or a file's name is not UTF-8, they are written as escapes.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Matrices are small here: more threads make numpy slower, and last digits depend on their number.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         with _signals_unwind():
             code = _until_exit(work)
@@ -97,6 +101,52 @@ def add(group: argparse._ArgumentGroup, *names: str, aliases: Sequence[str] = ()
     hidden = [name for name in (*aliases, *underscored) if name not in names]
     if hidden:
         group.add_argument(*hidden, **settings | {"dest": action.dest, "help": argparse.SUPPRESS})
+
+
+def add_device(group: argparse._ArgumentGroup) -> None:
+    """Add the option that says where a scan is computed."""
+    add(
+        group,
+        "--device",
+        metavar="DEVICE",
+        type=device,
+        default="auto",
+        help="auto, cpu, cuda or cuda:N; auto is cuda where there is one (default: auto)",
+    )
+
+
+def add_threads(group: argparse._ArgumentGroup, default: str) -> None:
+    """Add the option that says with how many threads."""
+    add(
+        group,
+        "--omp-nthreads",
+        metavar="N",
+        type=positive,
+        help=f"number of threads for one scan (default: {default})",
+    )
+
+
+def add_save_transform(group: argparse._ArgumentGroup) -> None:
+    """Add the option that asks for the tone curves."""
+    add(
+        group,
+        "--save-transform",
+        action="store_true",
+        help="also write the tone curves of a scan, from which the result can be made again",
+    )
+
+
+def add_out_of_distribution(group: argparse._ArgumentGroup, default: str, meaning: str) -> None:
+    """Add the option that says what to do with scans that the model is not meant for."""
+    add(
+        group,
+        "--out-of-distribution",
+        metavar="ACTION",
+        choices=OUT_OF_DISTRIBUTION,
+        default=default,
+        help="what to do with a scan unlike what the model is meant for, such as FLAIR or CT: "
+        f"{meaning} (default: {default})",
+    )
 
 
 def add_information(group: argparse._ArgumentGroup, program: str) -> None:

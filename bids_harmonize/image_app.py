@@ -14,11 +14,13 @@ import torch
 
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.jsonfile import read_object
+from bids_harmonize.card import bundled_models
 from bids_harmonize.errors import BadData, UsageError
 from bids_harmonize.image import open_image
-from bids_harmonize.model import Model, bundled_models
+from bids_harmonize.model import Model
 from bids_harmonize.options import ImageOptions
-from bids_harmonize.scan import NoModel, Plan, explained, model_for, process
+from bids_harmonize.plan import NoModel, Plan, model_for
+from bids_harmonize.scan import explained, process
 from bids_harmonize.terminal import STATUS, TRACE, start_logging
 
 log = logging.getLogger("bids_harmonize")
@@ -54,7 +56,7 @@ def run(options: ImageOptions) -> int:
     return 0
 
 
-def _plan(options: ImageOptions) -> Plan:
+def _plan(options: ImageOptions) -> Plan[Model]:
     # Before anything else is said of it: whether it is there, and an image.
     open_image(options.source)
     beside = derivatives.sidecar_path(options.source)

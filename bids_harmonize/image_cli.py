@@ -18,7 +18,6 @@ from bids_harmonize.options import ImageOptions
 
 PROGRAM = "bids-harmonize-image"
 MODALITIES = ("T1w", "T2w")
-OUT_OF_DISTRIBUTION = ("fail", "skip", "harmonize")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,39 +119,15 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         help="name of a bundled model, or .safetensors file (default: the bundled model for the modality, "
         "and for the BodyPart in the sidecar of IN, if there is one)",
     )
-    console.add(
-        group,
-        "--save-transform",
-        action="store_true",
-        help="also write the tone curves, from which the result can be made again",
-    )
-    console.add(
-        group,
-        "--out-of-distribution",
-        metavar="ACTION",
-        choices=OUT_OF_DISTRIBUTION,
-        default="fail",
-        help="what to do with a scan unlike what the model is meant for, such as FLAIR or CT: fail (write "
-        "nothing), skip (write it unchanged), or harmonize (and only flag it) (default: fail)",
+    console.add_save_transform(group)
+    console.add_out_of_distribution(
+        group, "fail", "fail (write nothing), skip (write it unchanged), or harmonize (and only flag it)"
     )
 
 
 def _add_resources(group: argparse._ArgumentGroup) -> None:
-    console.add(
-        group,
-        "--device",
-        metavar="DEVICE",
-        type=console.device,
-        default="auto",
-        help="auto, cpu, cuda or cuda:N; auto is cuda where there is one (default: auto)",
-    )
-    console.add(
-        group,
-        "--omp-nthreads",
-        metavar="N",
-        type=console.positive,
-        help="number of threads (default: $SLURM_CPUS_PER_TASK, else the CPUs this process may use)",
-    )
+    console.add_device(group)
+    console.add_threads(group, "$SLURM_CPUS_PER_TASK, else the CPUs this process may use")
 
 
 if __name__ == "__main__":

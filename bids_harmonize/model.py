@@ -8,13 +8,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +25,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bids_harmonize.bids.fields import Fields, check_fields, is_number, is_positive, is_text, list_of
-from bids_harmonize.errors import BadData, NoInput, UsageError, lacks_memory
+from bids_harmonize.bids.fields import is_positive, list_of
+from bids_harmonize.card import Carded, find_model
+from bids_harmonize.errors import BadData, UsageError, lacks_memory
 from bids_harmonize.grid import CHUNK_VOXELS, KNOTS, Cells, slice_volume, splat
 from bids_harmonize.image import Voxels, as_magnitude, intensity_scale, read_voxels, with_voxels, zooms
 from bids_harmonize.network import CurveNetwork, global_features
@@ -40,31 +38,8 @@ log = logging.getLogger("bids_harmonize")
 
 # Where memory is short.
 FEWER_VOXELS = 16
-WEIGHTS = Path(__file__).parent / "weights"
-# Beyond these, float32 could not hold the images.
-UNITS = (1e-30, 1e30)
 # Products of slopes of such curves with corrupt voxels, up to `grid.LARGEST`, are still finite.
 HIGHEST_CURVE = 1e6
-
-
-def _is_within(low: float, high: float) -> Callable[[object], bool]:
-    return lambda value: is_number(value) and low <= float(str(value)) <= high
-
-
-def _is_name(value: object) -> bool:
-    return is_text(value) and value != ""
-
-
-_FEATURES = list_of(_is_within(0, sys.float_info.max), 2 * KNOTS)
-CARD: Fields = {
-    **dict.fromkeys(("Name", "Modality", "SHA256"), _is_name),
-    "BodyParts": list_of(is_text),
-    "OutputScale": {"Unit": _is_within(*UNITS), "Description": is_text},
-    "InputDistribution": dict.fromkeys(("Mean", "StandardDeviation"), _FEATURES),
-    "Data": {"Name": is_text, "ReferenceGroup": list_of(is_text)},
-}
-"""What a model card must hold where it holds these."""
-CARD_KEYS = ("Name", "Modality", "BodyParts", "OutputScale", "InputDistribution", "SHA256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,24 +156,18 @@ class Harmonized:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(Carded):
     """Weights and model card.
 
     Attributes
     ----------
     network
         In evaluation mode, on `device`.
-    card
-        What the model was trained on, how, and how well it does.
-    sha256
-        Of the weight file.
     recognizer
         Tells scans that the model is not meant for; None if the card, an older one, holds none.
     """
 
     network: CurveNetwork
-    card: Mapping[str, Any]
-    sha256: str
     device: torch.device
     recognizer: Recognizer | None = None
 
@@ -215,31 +184,16 @@ class Model:
         NoInput, BadData
             The file or its card is missing, damaged, or does not fit the other.
         """
-        path = _weights_path(model)
-        card = read_card(path)
-        sha256 = hashlib.sha256(_read_bytes(path)).hexdigest()
-        if sha256 != card["SHA256"]:
-            raise BadData(
-                f"{path} is not the file that its model card describes (SHA-256 differs); restore it"
-            )
+        path, known = find_model(model)
+        _check_features(path, known.card)
         network, where = _placed(_load_network(path), torch_device(device))
         return cls(
             network=network.eval(),
-            card=card,
-            sha256=sha256,
+            card=known.card,
+            sha256=known.sha256,
             device=where,
-            recognizer=_recognizer(card, path),
+            recognizer=_recognizer(known.card, path),
         )
-
-    @property
-    def name(self) -> str:
-        """The model's name, as on its card."""
-        return str(self.card["Name"])
-
-    def serves(self, modality: str, body_part: str | None) -> bool:
-        """Whether the model is meant for a modality and body part; an unstated body part fits every model."""
-        parts = {str(part).upper() for part in self.card["BodyParts"]}
-        return (body_part is None or body_part.upper() in parts) and modality == self.card["Modality"]
 
     def harmonize(self, image: Nifti1Image) -> Harmonized:
         """Bring an image to the intensities of the model's reference group, whatever it shows.
@@ -369,58 +323,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def read_card(weights: Path) -> dict[str, Any]:
-    """The model card beside a weight file.
-
-    Raises
-    ------
-    BadData
-        It is missing, no model card, or says what cannot be.
-    """
-    path = weights.with_suffix(".json")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        # NaN and Infinity, which Python reads, are not JSON and must not come into sidecars.
-        json.dumps(card, allow_nan=False)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadData(
-            f"{weights} has no readable model card; put it beside the weights as {path.name}"
-        ) from error
-    if not isinstance(card, dict) or any(key not in card for key in CARD_KEYS):
-        raise BadData(f"{path} is no model card: it must hold {', '.join(CARD_KEYS)}")
-    check_fields(path, card, CARD)
-    if "Unit" not in card["OutputScale"]:
-        raise BadData(f"{path} is no model card: OutputScale must say what Unit is")
-    if not {"Mean", "StandardDeviation"} <= set(card["InputDistribution"]):
-        raise BadData(f"{path} is no model card: InputDistribution must hold Mean and StandardDeviation")
-    if not card["BodyParts"]:
-        raise BadData(f"{path} is no model card: BodyParts must name one at least")
-    return card
-
-
-def model_cards(models: Iterable[str | Path] = ()) -> dict[str, dict[str, Any]]:
-    """Cards of models, named as for `Model.load`, and of all bundled ones, by the SHA-256 of their weights.
-
-    Raises
-    ------
-    UsageError, NoInput, BadData
-        As `Model.load` does; the weights are not read.
-    """
-    cards = [read_card(_weights_path(model)) for model in (*models, *bundled_models())]
-    return {str(card["SHA256"]): card for card in reversed(cards)}
-
-
 def unchanged(image: Nifti1Image) -> Nifti1Image:
     """A copy of an image on the same grid, float32, its values and the window of its display as they are."""
     copy = with_voxels(image, read_voxels(image))
     for name in ("cal_min", "cal_max"):
         copy.header[name] = image.header[name]
     return copy
-
-
-def bundled_models() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
 def torch_device(name: str) -> torch.device:
@@ -449,24 +357,12 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
-def _weights_path(model: str | Path) -> Path:
-    if isinstance(model, str) and model in bundled_models():
-        return WEIGHTS / f"{model}.safetensors"
-    path = Path(model)
-    if isinstance(model, str) and path.suffix != ".safetensors":
-        names = ", ".join(bundled_models())
-        raise UsageError(f"{model} is neither a bundled model ({names}) nor a .safetensors file")
-    # Not path.is_file(), which raises where a name is too long to be there.
-    if not os.path.isfile(path):
-        raise NoInput(f"the model {path} does not exist")
-    return path
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise NoInput(f"the model {path} cannot be read ({error.strerror})") from error
+def _check_features(path: Path, card: Mapping[str, Any]) -> None:
+    wanted = {key: 2 * KNOTS for key in ("Mean", "StandardDeviation")}
+    if {key: len(card["InputDistribution"][key]) for key in wanted} != wanted:
+        raise BadData(
+            f"{path.with_suffix('.json')}: InputDistribution must hold {2 * KNOTS} numbers of each kind"
+        )
 
 
 def _load_network(path: Path) -> CurveNetwork:

@@ -24,7 +24,7 @@ import torch
 from bids_harmonize.bids import derivatives
 from bids_harmonize.bids.filters import labels
 from bids_harmonize.bids.selection import Run, conflicts
-from bids_harmonize.bids.sidecars import read_metadata
+from bids_harmonize.card import bundled_models, model_cards
 from bids_harmonize.cluster import Wanted, cluster_of
 from bids_harmonize.errors import (
     BadData,
@@ -35,11 +35,12 @@ from bids_harmonize.errors import (
     printable,
 )
 from bids_harmonize.image import open_image
-from bids_harmonize.model import Model, bundled_models, model_cards, torch_device
+from bids_harmonize.model import Model, torch_device
 from bids_harmonize.options import Options
+from bids_harmonize.plan import PassedOver, Plan, plan_run
 from bids_harmonize.report.page import drawing_in
-from bids_harmonize.report.participant import has_results, people, report_path, write_participant_report
-from bids_harmonize.scan import NoModel, Plan, Unlike, explained, memory_needed, model_for, process
+from bids_harmonize.report.participant import has_results, people, write_participant_report
+from bids_harmonize.scan import Unlike, explained, memory_needed, process
 from bids_harmonize.terminal import STATUS, TRACE, time_left
 from bids_harmonize.version import version
 from bids_harmonize.workers import Crew, Lost, crew_of, in_order
@@ -74,19 +75,12 @@ class Outcome:
     crash: Path | None = None
 
 
-class PassedOver(Exception):
-    """There is no model for a run; not a failure."""
-
-
 def harmonize_runs(options: Options, runs: Sequence[Run]) -> int:
     """Harmonize the runs and return the exit code."""
     derivatives.refuse_foreign(options.output_dir)
     # In another call, other weights may lie there.
     _models.cache_clear()
-    models = _models(options.models, options.device)
-    if options.dry_run:
-        _tell(options, runs, models)
-        return 0
+    _models(options.models, options.device)
     _prepare(options)
     with drawing_in(options.output_dir):
         outcomes = list(_harmonize_all(options, runs))
@@ -112,7 +106,7 @@ def report_on_people(options: Options) -> int:
         )
     cards = model_cards(options.models)
     if options.dry_run:
-        print(*(report_path(options.output_dir, label) for label in wanted), sep="\n")
+        print(*(derivatives.report_path(options.output_dir, label) for label in wanted), sep="\n")
         return 0
     derivatives.prepare_output(options.output_dir, options.bids_dir, work_dir=options.work_dir)
     for label in wanted:
@@ -137,62 +131,6 @@ def _prepare(options: Options) -> None:
         "platform": platform.platform(),
     }
     derivatives.write_run_log(options.output_dir, options.command, os.environ, versions)
-
-
-def _plan(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Plan:
-    """Decide what to do with a run; raises `PassedOver` or what is wrong with it."""
-    if run.path in conflicting:
-        raise BadData(conflicting[run.path])
-    output = derivatives.output_path(options.output_dir, run)
-    derivatives.check_inside(output.parent, options.output_dir)
-    metadata = read_metadata(run)
-    try:
-        model = model_for(run.modality, metadata, models)
-    except NoModel as reason:
-        raise PassedOver(f"{run.relative} is passed over: {reason}") from reason
-    return Plan(
-        path=run.path,
-        name=str(run.relative),
-        suffix=run.suffix,
-        source=derivatives.source_uri(run),
-        metadata=metadata,
-        model=model,
-        input_sha256=derivatives.file_sha256(run.path),
-        output=output,
-        unharmonized=derivatives.unharmonized_path(options.output_dir, run),
-        options=options,
-    )
-
-
-def _tell(options: Options, runs: Sequence[Run], models: Sequence[Model]) -> None:
-    """Print what would be done, and do nothing."""
-    print("about the dataset, where missing or out of date:")
-    for name in (*derivatives.DATASET_FILES, "logs/run_*.json"):
-        print(f"    {options.output_dir / name}")
-    conflicting = conflicts(runs)
-    for run in runs:
-        try:
-            plan = _plan(options, run, models, conflicting)
-        except PassedOver as reason:
-            print(reason)
-        except HarmonizeError as error:
-            print(f"{printable(str(run.relative))} would fail: {error}")
-        else:
-            _tell_plan(options, plan)
-    print("a report of each person who has results then, with figures where missing or out of date:")
-    for subject in dict.fromkeys(run.subject for run in runs):
-        print(f"    {printable(str(report_path(options.output_dir, subject)))}")
-
-
-def _tell_plan(options: Options, plan: Plan) -> None:
-    if plan.complete and not options.force:
-        print(f"{plan.name} is done already")
-        return
-    print(f"{plan.name} would be harmonized with the model {plan.model.name}, into")
-    for path in plan.files:
-        print(f"    {path}")
-    if options.out_of_distribution == "skip" and plan.model.recognizer is not None:
-        print(f"  or, if it is unlike what the model is meant for, unchanged into\n    {plan.unharmonized}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,14 +284,14 @@ def _report(options: Options, label: str, cards: Mapping[str, Mapping[str, Any]]
 
 
 def _unreported(options: Options, label: str, said: str, code: int) -> Outcome:
-    sentence = f"{report_path(options.output_dir, label)} was not written: {said}"
+    sentence = f"{derivatives.report_path(options.output_dir, label)} was not written: {said}"
     log.error(sentence)
     return Outcome(state=State.UNREPORTED, sentence=sentence, exit_code=code)
 
 
 def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: Mapping[Path, str]) -> Outcome:
     try:
-        plan = _plan(options, run, models, conflicting)
+        plan = plan_run(options, run, models, conflicting)
         if plan.complete and not options.force:
             return Outcome(state=State.DONE_BEFORE, sentence=f"{plan.name} is done already")
         state = _process(plan)
@@ -364,7 +302,7 @@ def _attempt(options: Options, run: Run, models: Sequence[Model], conflicting: M
         return _failed(options, run, error)
 
 
-def _process(plan: Plan) -> State:
+def _process(plan: Plan[Model]) -> State:
     try:
         return State.HARMONIZED if process(plan) else State.UNHARMONIZED
     except Unlike:

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from bids_harmonize.distribution import describe_distribution
 from bids_harmonize.errors import BadData, HarmonizeError, lacks_memory
 from bids_harmonize.image import as_magnitude, open_image, read_voxels, save_image, zooms
 from bids_harmonize.model import Harmonized, Model, Transform, unchanged
-from bids_harmonize.options import ScanOptions
+from bids_harmonize.plan import Plan
 from bids_harmonize.recognition import Recognition
 from bids_harmonize.reference import HEADS
 from bids_harmonize.version import version
@@ -32,92 +31,11 @@ log = logging.getLogger("bids_harmonize")
 BASE_BYTES, BYTES_PER_VOXEL = 500_000_000, 14
 
 
-class NoModel(BadData):
-    """No model serves a scan; `what` says what kind of scan it is."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"there is no model for {what}; give one with --model")
-        self.what = what
-
-
 class Unlike(BadData):
     """The model is not meant for a scan, and such scans were to fail."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A scan, what its sidecars say, the model for it, and where the result goes.
-
-    Attributes
-    ----------
-    name
-        What messages call the scan.
-    suffix, source
-        The scan's BIDS suffix, and its URI.
-    output, unharmonized
-        The image if it is harmonized, and if it is passed through.
-    """
-
-    path: Path
-    name: str
-    suffix: str
-    source: str
-    metadata: Mapping[str, Any]
-    model: Model
-    input_sha256: str
-    output: Path
-    unharmonized: Path
-    options: ScanOptions
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files of a harmonized scan."""
-        transform = [derivatives.transform_path(self.output)] if self.options.save_transform else []
-        return (self.output, *transform, derivatives.sidecar_path(self.output))
-
-    @property
-    def complete(self) -> bool:
-        """Whether the result is there already, from the same input, model and options."""
-        if self._done(self.unharmonized, familiar=False):
-            return True
-        there = all(path.is_file() for path in self.files)
-        return there and any(self._done(self.output, familiar=familiar) for familiar in (True, False))
-
-    def options_sha256(self, *, familiar: bool) -> str:
-        """Hash of the options that matter: of a scan that the model is meant for, or another."""
-        return derivatives.options_hash(_relevant(self.options, familiar=familiar))
-
-    def clear(self) -> None:
-        """Remove what an earlier run left, sidecars first; a run that is stopped then is done again."""
-        derivatives.remove_output(self.output)
-        derivatives.remove_output(self.unharmonized)
-
-    def _done(self, output: Path, *, familiar: bool) -> bool:
-        return derivatives.completed(
-            output,
-            input_sha256=self.input_sha256,
-            model_sha256=self.model.sha256,
-            options_hash=self.options_sha256(familiar=familiar),
-        )
-
-
-def model_for(modality: str, metadata: Mapping[str, Any], models: Sequence[Model]) -> Model:
-    """The first model that serves a modality and the body part that a sidecar states.
-
-    Raises
-    ------
-    NoModel
-        There is none.
-    """
-    part = metadata.get("BodyPart")
-    part = part.strip() if isinstance(part, str) and part.strip() else None
-    for model in models:
-        if model.serves(modality, part):
-            return model
-    raise NoModel(f"{modality} of {part}" if part else modality)
-
-
-def process(plan: Plan) -> bool:
+def process(plan: Plan[Model]) -> bool:
     """Harmonize a scan, or do what the options ask for if the model is not meant for it.
 
     Returns
@@ -177,7 +95,7 @@ def explained(path: Path, error: Exception) -> HarmonizeError:
     return BadData(f"{path} failed unexpectedly ({said}); please report it")
 
 
-def _tell_how(plan: Plan, result: Harmonized) -> None:
+def _tell_how(plan: Plan[Model], result: Harmonized) -> None:
     score = "unknown" if result.recognition is None else f"{result.recognition.score:.3f}"
     log.debug(
         "%s: model %s on %s; out-of-distribution score %s; distance to the training distribution %.3g; "
@@ -191,14 +109,8 @@ def _tell_how(plan: Plan, result: Harmonized) -> None:
     )
 
 
-def _relevant(options: ScanOptions, *, familiar: bool) -> dict[str, Any]:
-    """The options that decide what is written for a scan."""
-    relevant: dict[str, Any] = {"SaveTransform": options.save_transform, "Seed": options.seed}
-    return relevant if familiar else relevant | {"OutOfDistribution": options.out_of_distribution}
-
-
 def _write(
-    plan: Plan,
+    plan: Plan[Model],
     output: Path,
     image: Nifti1Image,
     record: dict[str, Any],
@@ -225,7 +137,7 @@ def _write(
         raise
 
 
-def _record(plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str, Any]:
+def _record(plan: Plan[Model], result: Harmonized, warnings: Sequence[str]) -> dict[str, Any]:
     """What the sidecar says of a scan, besides the edit."""
     model, options = plan.model, plan.options
     cuda = result.device.type == "cuda"
@@ -236,7 +148,7 @@ def _record(plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str
         "Model": model.name,
         "ModelSHA256": model.sha256,
         "InputSHA256": plan.input_sha256,
-        "Options": _relevant(options, familiar=False) | asked,
+        "Options": plan.relevant_options(familiar=False) | asked,
         "OptionsSHA256": plan.options_sha256(familiar=not result.out_of_distribution),
         "Device": torch.cuda.get_device_name(result.device) if cuda else "cpu",
         "TorchVersion": torch.__version__,
@@ -250,7 +162,9 @@ def _record(plan: Plan, result: Harmonized, warnings: Sequence[str]) -> dict[str
     }
 
 
-def _intensities(plan: Plan, image: Nifti1Image, result: Harmonized, *, harmonized: bool) -> dict[str, Any]:
+def _intensities(
+    plan: Plan[Model], image: Nifti1Image, result: Harmonized, *, harmonized: bool
+) -> dict[str, Any]:
     """What the group level compares sites by."""
     # Read again: kept beside all that harmonizing needs, the scan would raise the peak of memory.
     before = as_magnitude(read_voxels(image))[0]

@@ -40,8 +40,9 @@ from toys import (
     write_scan,
 )
 
+from bids_harmonize.card import WEIGHTS
 from bids_harmonize.grid import KNOTS
-from bids_harmonize.model import WEIGHTS, Model, Transform
+from bids_harmonize.model import Model, Transform
 from bids_harmonize.network import CurveNetwork
 from bids_harmonize.training import save_weights
 from bids_harmonize.version import version
@@ -761,51 +762,6 @@ def test_too_little_memory_is_65_with_a_sentence(small: Path, tmp_path: Path) ->
     assert "more than --mem allows" in line
     assert scan_files(tmp_path / "out") == set()
     assert harmonize(small, tmp_path / "out", "participant", "--mem", "4GB").code == 0
-
-
-# Dry runs
-
-
-@pytest.mark.parametrize("arguments", [[], ["--save-transform"]])
-def test_a_dry_run_writes_nothing_and_names_what_will_be_written(
-    raw: Path, tmp_path: Path, arguments: list[str]
-) -> None:
-    before = snapshot(raw)
-    output = tmp_path / "parent" / "out"
-    dry = harmonize(raw, output, "participant", "--dry-run", *arguments)
-    assert dry.code == 0
-    assert list(tmp_path.iterdir()) == []
-    assert snapshot(raw) == before
-    for name in NAMES:
-        assert next(raw.rglob(name)).relative_to(raw).as_posix() in dry.out
-    assert "part-phase" not in dry.out
-    assert harmonize(raw, output, "participant", *arguments).code == 0
-    named = {line.strip() for line in dry.out.splitlines()}
-    assert {str(output / name) for name in scan_files(output) | DATASET_FILES} <= named
-
-
-def test_a_dry_run_makes_no_index(small: Path, tmp_path: Path) -> None:
-    result = harmonize(
-        small, tmp_path / "out", "participant", "--dry-run", "--bids-database-dir", tmp_path / "index"
-    )
-    assert result.code == 0
-    assert not (tmp_path / "index").exists()
-
-
-def test_a_dry_run_says_what_is_done_what_is_passed_over_and_what_would_fail(
-    small: Path, tmp_path: Path
-) -> None:
-    assert harmonize(small, tmp_path / "out", "participant").code == 0
-    write_scan(small, "sub-02_T1w.nii.gz", sidecar={"BodyPart": "PROSTATE"})
-    write_scan(small, "sub-03_T1w.nii")
-    write_scan(small, "sub-03_T1w.nii.gz")
-    before = snapshot(tmp_path / "out")
-    result = harmonize(small, tmp_path / "out", "participant", "--dry-run")
-    assert result.code == 0
-    assert "sub-01/anat/sub-01_T1w.nii.gz is done already" in result.out
-    assert "sub-02/anat/sub-02_T1w.nii.gz is passed over" in result.out
-    assert result.out.count("would fail: ") == 2
-    assert snapshot(tmp_path / "out") == before
 
 
 # Output inside the input, other folders

@@ -27,11 +27,16 @@ from toys import (
     write_scan,
 )
 
-from bids_harmonize import cluster, errors
+from bids_harmonize import cli, cluster, errors
 from bids_harmonize.cluster import Dask, Wanted, cluster_of
 from bids_harmonize.workers import Lost, in_order
 
 distributed = pytest.importorskip("distributed", reason="Dask, of the extra cluster, is missing")
+
+
+def test_each_kind_of_cluster_is_an_option() -> None:
+    assert set(cluster.CLUSTERS) == set(cli.SCHEDULERS)
+
 
 NAMES = [f"sub-{n:02d}_T1w.nii.gz" for n in range(6)]
 

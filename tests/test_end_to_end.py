@@ -25,7 +25,7 @@ from toys import (
 )
 from validation import problems, source_files
 
-from bids_harmonize.model import WEIGHTS
+from bids_harmonize.card import WEIGHTS
 from bids_harmonize.phantom import LABELS, head_labels, plan_runs, write_phantom
 from bids_harmonize.version import version
 

@@ -34,6 +34,11 @@ def sidecar_path(image: Path) -> Path:
     return _beside(image, ".json")
 
 
+def report_path(output_dir: Path, label: str) -> Path:
+    """Where the page about a person lies, of whom this is the label."""
+    return output_dir / f"sub-{label}.html"
+
+
 def transform_path(output: Path) -> Path:
     """The file of tone curves beside a harmonized image; `.bidsignore` hides it from validators."""
     return _beside(output, "_curves.safetensors")

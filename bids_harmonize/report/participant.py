@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from bids_harmonize.bids.atomic import update_text
-from bids_harmonize.bids.outputs import check_inside, transform_path
+from bids_harmonize.bids.outputs import check_inside, report_path, transform_path
 from bids_harmonize.bids.resume import file_sha256, options_hash
 from bids_harmonize.bids.runs import HARMONIZED, UNHARMONIZED, natural_key
 from bids_harmonize.errors import BadData, NoInput
@@ -63,11 +63,6 @@ def write_participant_report(
             if _versions(derivatives, label) == seen:
                 raise
     return path
-
-
-def report_path(derivatives: Path, label: str) -> Path:
-    """Where a person's page lies."""
-    return derivatives / f"sub-{label}.html"
 
 
 def has_results(derivatives: Path, label: str) -> bool:

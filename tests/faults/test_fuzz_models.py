@@ -33,8 +33,9 @@ from toys import COMMON, head, image_of, write_dataset, write_scan
 
 from bids_harmonize import cli
 from bids_harmonize.bids.atomic import write_json
+from bids_harmonize.card import CARD_KEYS
 from bids_harmonize.errors import BadData, HarmonizeError
-from bids_harmonize.model import CARD_KEYS, Model, Transform
+from bids_harmonize.model import Model, Transform
 from bids_harmonize.network import CurveNetwork
 
 IMAGE = image_of(head(1))

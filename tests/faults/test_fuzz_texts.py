@@ -26,7 +26,7 @@ from bids_harmonize.bids.sidecars import INHERITED, read_metadata
 from bids_harmonize.bids.sites import COLUMNS, NUMBERS, assign_sites, read_participants
 from bids_harmonize.bids.sites import TEXTS as SITE_TEXTS
 from bids_harmonize.cli import read_filters
-from bids_harmonize.scan import NoModel, model_for
+from bids_harmonize.plan import NoModel, model_for
 
 pytestmark = pytest.mark.usefixtures("models_that_cannot_tell")
 
