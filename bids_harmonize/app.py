@@ -37,7 +37,8 @@ def _participant(options: Options) -> int:
     if options.reports_only:
         from bids_harmonize.participant import report_on_people
 
-        return report_on_people(options)
+        with derivatives.staying(options.output_dir):
+            return report_on_people(options)
     runs = _select(options)
     if options.dry_run:
         from bids_harmonize.dry_run import tell_runs
@@ -52,9 +53,10 @@ def _group(options: Options) -> int:
     """Tables and pages of the sidecars that are there."""
     from bids_harmonize.report.group import write_group_reports
 
-    reports = write_group_reports(
-        options.output_dir, options.bids_dir, column=options.site_column, write=not options.dry_run
-    )
+    with derivatives.staying(options.output_dir):
+        reports = write_group_reports(
+            options.output_dir, options.bids_dir, column=options.site_column, write=not options.dry_run
+        )
     if not reports:
         raise NothingSelected(
             f"{options.output_dir} holds no harmonized scan; run the participant level first"

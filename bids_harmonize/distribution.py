@@ -135,13 +135,15 @@ def read_distribution(described: object, when: str) -> Distribution | None:
 def block_means(volume: Volume, steps: Sequence[int]) -> Volume:
     """Means over blocks of so many voxels; what is left over at the ends is left out."""
     whole = [n // step * step for n, step in zip(volume.shape, steps, strict=True)]
-    total = np.zeros([n // step for n, step in zip(whole, steps, strict=True)], dtype=np.float32)
+    # As volumes from NIfTI lie in memory.
+    shape = [n // step for n, step in zip(whole, steps, strict=True)]
+    total = np.zeros(shape, dtype=np.float32, order="F")
     share = np.float32(np.prod(steps))
     # Added up piece by piece: no second copy of a large volume. A sum may be more than float32 holds.
     for offset in np.ndindex(*steps):
         piece = tuple(slice(k, n, step) for k, n, step in zip(offset, whole, steps, strict=True))
         total += volume[piece] / share
-    return total
+    return np.ascontiguousarray(total)
 
 
 def _brain(

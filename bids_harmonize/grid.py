@@ -24,9 +24,10 @@ BRIGHTEST = 1.6
 LARGEST = 1e30
 STEP = BRIGHTEST / (KNOTS - 1)
 # Soft counts are multiples of 1/256, so that float64 sums of them are exact in any order, on any device.
-FRACTIONS = 256
-# Voxels sliced at once; bounds the memory that the coordinates take.
-CHUNK_VOXELS = 4_000_000
+FRACTION_BITS = 8
+FRACTIONS = 1 << FRACTION_BITS
+# Voxels sliced at once: few enough that their curves stay in the processor's cache.
+CHUNK_VOXELS = 250_000
 
 
 @dataclass(frozen=True)
@@ -71,26 +72,24 @@ def splat(volume: Tensor, cells: Cells, device: torch.device | None = None) -> T
         Counts, float64, shape ``(KNOTS, *cells.counts)``; they sum to the number of voxels, exactly.
     """
     device = device or volume.device
-    row = cells.index(1, device)[:, None] * cells.counts[2] + cells.index(2, device)[None, :]
-    columns = cells.counts[1] * cells.counts[2]
-    first = cells.index(0, volume.device)
-    slabs = [_histogram(volume[first == cell].to(device), row, columns) for cell in range(cells.counts[0])]
-    histogram = torch.stack(slabs).view(*cells.counts, KNOTS)
-    return histogram.permute(3, 0, 1, 2).contiguous()
+    row = cells.index(1, device)[:, None] * cells.counts[0] + cells.index(0, device)[None, :]
+    layers = volume.permute(2, 1, 0).split(torch.bincount(cells.index(2)).tolist())
+    rows = cells.counts[0] * cells.counts[1]
+    histogram = torch.stack([_histogram(layer.to(device), row, rows) for layer in layers])
+    return histogram.view(*reversed(cells.counts), KNOTS).permute(3, 2, 1, 0).contiguous()
 
 
-def _histogram(slab: Tensor, row: Tensor, columns: int) -> Tensor:
-    level = (slab * (FRACTIONS / STEP)).round().clamp(0, FRACTIONS * (KNOTS - 1)).to(torch.int64)
-    knot = torch.div(level, FRACTIONS, rounding_mode="floor")
-    fraction = (level - knot * FRACTIONS).to(torch.float64) / FRACTIONS
+def _histogram(layer: Tensor, row: Tensor, rows: int) -> Tensor:
+    level = (layer * (FRACTIONS / STEP)).round_().clamp_(0, FRACTIONS * (KNOTS - 1)).to(torch.int64)
+    fraction = (level & (FRACTIONS - 1)).to(torch.float64)
     # One spare bin takes the upper share (always 0) of voxels at the last knot.
-    index = (row * (KNOTS + 1) + knot).flatten()
-    size = columns * (KNOTS + 1)
+    index = (row * (KNOTS + 1) + (level >> FRACTION_BITS)).flatten()
+    size = rows * (KNOTS + 1)
     count = torch.bincount(index, minlength=size).to(torch.float64)
-    upper = torch.bincount(index, weights=fraction.flatten(), minlength=size)
+    upper = torch.bincount(index, weights=fraction.flatten(), minlength=size) / FRACTIONS
     histogram = count - upper
     histogram[1:] += upper[:-1]
-    return histogram.view(columns, KNOTS + 1)[:, :KNOTS]
+    return histogram.view(rows, KNOTS + 1)[:, :KNOTS]
 
 
 def curves_from_slopes(slopes: Tensor) -> Tensor:
@@ -151,51 +150,59 @@ def slice_volume(curves: Tensor, cells: Cells, volume: Tensor, chunk_voxels: int
     """Look every voxel of a volume up in the curves around it, plane by plane.
 
     The same function as `slice_points`, ordered so that memory stays bounded and the curves are first
-    interpolated to each plane. Planes of about `chunk_voxels` voxels (None: `CHUNK_VOXELS`) at once are where
-    the curves are; how many makes no difference to the result.
+    interpolated to each plane and line. Planes of about `chunk_voxels` voxels (None: `CHUNK_VOXELS`) at once
+    are where the curves are; how many makes no difference to the result.
     """
-    planes = max(1, (chunk_voxels or CHUNK_VOXELS) // (cells.shape[1] * cells.shape[2]))
+    planes = max(1, (chunk_voxels or CHUNK_VOXELS) // (cells.shape[0] * cells.shape[1]))
     result = torch.empty_like(volume)
-    for start in range(0, cells.shape[0], planes):
+    for start in range(0, cells.shape[2], planes):
         chunk = slice(start, start + planes)
-        result[chunk] = _slice_planes(curves, cells, volume[chunk].to(curves.device), chunk)
+        result[..., chunk] = _slice_planes(curves, cells, volume[..., chunk].to(curves.device), chunk)
     return result
 
 
 def _slice_planes(curves: Tensor, cells: Cells, volume: Tensor, chunk: slice) -> Tensor:
     device = volume.device
-    position = cells.position(0, device)[chunk]
+    # As NIfTI lies in memory: lines along the first axis.
+    planes = volume.permute(2, 1, 0)
+    tables = _between(curves.permute(3, 2, 1, 0), 0, cells.position(2, device)[chunk])
+    tables = _between(tables, 1, cells.position(1, device))
+    lines = planes.shape[0] * planes.shape[1]
+    # Every line has its table of curves by intensity; the rest is bilinear.
+    inside = F.grid_sample(
+        tables.reshape(lines, 1, cells.counts[0], KNOTS),
+        _sampling_grid(cells, planes).view(lines, 1, cells.shape[0], 2),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    return _extend(inside.view(planes.shape).permute(2, 1, 0), curves, cells, volume, chunk)
+
+
+def _between(tables: Tensor, axis: int, position: Tensor) -> Tensor:
+    """Interpolated linearly along one axis."""
     low = position.floor().to(torch.int64)
-    high = (low + 1).clamp(max=cells.counts[0] - 1)
-    share = (position - low)[:, None, None, None]
-    by_plane = curves.permute(1, 0, 2, 3)
-    planes = torch.lerp(by_plane[low], by_plane[high], share)[:, None]
-    coordinates = _sampling_grid(cells, volume)
-    inside = F.grid_sample(planes, coordinates, mode="bilinear", padding_mode="border", align_corners=True)
-    result = inside.view_as(volume)
-    return _extend(result, curves, cells, volume, chunk)
+    high = (low + 1).clamp(max=tables.shape[axis] - 1)
+    share = (position - low).view([-1 if k == axis else 1 for k in range(tables.ndim)])
+    return torch.lerp(tables.index_select(axis, low), tables.index_select(axis, high), share)
 
 
-def _sampling_grid(cells: Cells, volume: Tensor) -> Tensor:
-    """Coordinates in -1..1 for `grid_sample`, ordered (z cell, y cell, intensity)."""
-    device = volume.device
-    coordinates = torch.empty(volume.shape[0], 1, *volume.shape[1:], 3, device=device)
-    for place, axis in ((0, 2), (1, 1)):
-        span = max(cells.counts[axis] - 1, 1)
-        centred = cells.position(axis, device) * (2 / span) - 1
-        coordinates[..., place] = centred[:, None] if axis == 1 else centred
-    coordinates[:, 0, ..., 2] = (volume / STEP).clamp(max=KNOTS - 1) * (2 / (KNOTS - 1)) - 1
+def _sampling_grid(cells: Cells, planes: Tensor) -> Tensor:
+    """Coordinates in -1..1 for `grid_sample`, ordered (intensity, x cell)."""
+    coordinates = torch.empty(*planes.shape, 2, device=planes.device)
+    coordinates[..., 0] = (planes / STEP).clamp(max=KNOTS - 1) * (2 / (KNOTS - 1)) - 1
+    span = max(cells.counts[0] - 1, 1)
+    coordinates[..., 1] = cells.position(0, planes.device) * (2 / span) - 1
     return coordinates
 
 
 def _extend(result: Tensor, curves: Tensor, cells: Cells, volume: Tensor, chunk: slice) -> Tensor:
     """Replace voxels above the last knot, few as they are, by the last segment's continuation."""
-    beyond = volume > BRIGHTEST
-    where = beyond.nonzero(as_tuple=True)
+    where = (volume > BRIGHTEST).nonzero(as_tuple=True)
     if where[0].numel() == 0:
         return result
     device = volume.device
-    offsets = (where[0] + chunk.start, where[1], where[2])
+    offsets = (where[0], where[1], where[2] + chunk.start)
     positions = torch.stack([cells.position(axis, device)[offset] for axis, offset in enumerate(offsets)])
     result[where] = slice_points(curves, positions, volume[where])
     return result

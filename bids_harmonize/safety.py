@@ -36,7 +36,7 @@ def summarize_edit(before: NDArray[np.float32], after: NDArray[np.float32], scal
         although they differ by more than noise, and how many such edges were looked at, in what planes.
     """
     step = max(1, round(before.size / LARGEST_SAMPLE))
-    before, after = before[::step], after[::step]
+    before, after = before[..., ::step], after[..., ::step]
     return {
         "Gain": _gain(before, after, scale),
         "OrderViolations": _order_violations(before, after, scale) | {"PlanesSampled": f"1 of {step}"},
@@ -70,8 +70,8 @@ def _order_violations(
     before: NDArray[np.float32], after: NDArray[np.float32], scale: float
 ) -> dict[str, int | float]:
     reversed_pairs = looked_at = 0
-    # Along the first axis planes may have been left out between neighbours.
-    for axis in (1, 2):
+    # Along the last axis planes may have been left out between neighbours.
+    for axis in (0, 1):
         change = np.diff(before, axis=axis)
         edge = np.abs(change) > EDGE * scale
         looked_at += int(np.count_nonzero(edge))

@@ -91,7 +91,7 @@ def test_cards_of_all_models_by_their_weights(copied: Path) -> None:
 def test_bundled_models_are_found_by_name(name: str) -> None:
     path, known = find_model(name)
     assert path.stem == name
-    assert known.name == known.card["Name"]
+    assert known.serves(known.card["Modality"], None)
     assert known.card == read_card(path)
     assert known.card["OutputScale"]["Unit"] == 1000
 

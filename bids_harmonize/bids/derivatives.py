@@ -12,6 +12,7 @@ from bids_harmonize.bids.description import (
     check_there,
     container,
     refuse_foreign,
+    staying,
     write_dataset_files,
 )
 from bids_harmonize.bids.logs import write_crash, write_run_log
@@ -47,6 +48,7 @@ __all__ = [
     "sidecar",
     "sidecar_path",
     "source_uri",
+    "staying",
     "transform_path",
     "unharmonized_path",
     "write_atomically",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,15 @@ def check_there(output_dir: Path) -> None:
         raise InputOutputError(
             f"{path} is gone; if the output folder was removed or unmounted, restore it and start again"
         )
+
+
+@contextmanager
+def staying(output_dir: Path) -> Iterator[None]:
+    """Raise `InputOutputError` in the end if the folder, of results that were there before, vanished."""
+    described = (output_dir / "dataset_description.json").is_file()
+    yield
+    if described:
+        check_there(output_dir)
 
 
 def dataset_description(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -209,6 +210,23 @@ class ToneCurves:
     outputs: NDArray[np.floating]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Seen:
+    """One of the images, and where there is tissue; what is asked for again and again is found once."""
+
+    volume: Volume
+    tissue: Mask
+
+    @cached_property
+    def bright(self) -> float:
+        return intensity_scale(self.volume)
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """Of the tissue."""
+        return self.volume[self.tissue]
+
+
 def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
     """Draw all figures of a scan that can be drawn, and write down which.
 
@@ -225,17 +243,20 @@ def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
         A figure cannot be written.
     """
     image = open_image(scan.image)
-    shown, size = _canonical(image)
-    tissue = tissue_mask(shown, size)
+    volume, size = _canonical(image)
+    tissue = tissue_mask(volume, size)
+    shown = _Seen(volume=volume, tissue=tissue)
     planes = _planes(tissue, size)
     limit, curves, apart = None, None, dict[str, float]()
     if scan.harmonized:
-        before = None if original is None else _like(original, shown.shape)
+        before = None
+        if original is not None:
+            before = _Seen(volume=_like(original, volume.shape), tissue=tissue)
         pictures = _slices(scan, planes, before, shown)
         if before is not None:
             limit = _edit(scan, planes, before, shown)
-        curves = _tone_curves(scan, image.affine, tissue, before, shown)
-        apart = _histogram(scan, tissue, before, shown)
+        curves = _tone_curves(scan, image.affine, before, shown)
+        apart = _histogram(scan, before, shown)
     else:
         pictures = _slices(scan, planes, shown, None)
     if curves is not None:
@@ -250,7 +271,7 @@ def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
         edit_limit=limit,
         from_transform=scan.transform is not None,
         apart=apart,
-        voxels=list(shown.shape),
+        voxels=list(volume.shape),
         zooms=list(size),
     )
     # The last: figures without it are drawn again.
@@ -293,23 +314,22 @@ def _slice(volume: NDArray[Any], plane: Plane) -> NDArray[Any]:
     return np.moveaxis(volume, PLANES[plane.name], 0)[plane.number - 1]
 
 
-def _slices(scan: Scan, planes: Sequence[Plane], before: Volume | None, after: Volume | None) -> list[str]:
+def _slices(scan: Scan, planes: Sequence[Plane], before: _Seen | None, after: _Seen | None) -> list[str]:
     """Write slices in one window: from 0 to each image's own bright value."""
-    volumes = {what: volume for what, volume in ((BEFORE, before), (AFTER, after)) if volume is not None}
-    for what, volume in volumes.items():
-        window = intensity_scale(volume)
+    images = {what: seen for what, seen in ((BEFORE, before), (AFTER, after)) if seen is not None}
+    for what, seen in images.items():
         for plane in planes:
-            _write(scan.picture(what, plane.name), grey_png(_slice(volume, plane), window))
-    return list(volumes)
+            _write(scan.picture(what, plane.name), grey_png(_slice(seen.volume, plane), seen.bright))
+    return list(images)
 
 
-def _edit(scan: Scan, planes: Sequence[Plane], before: Volume, after: Volume) -> float:
+def _edit(scan: Scan, planes: Sequence[Plane], before: _Seen, after: _Seen) -> float:
     """Write maps of the gain relative to its median, in per cent; return the limit of their colours."""
-    foreground = FOREGROUND * intensity_scale(before)
-    overall = scan.gain or _overall(before, after, foreground)
+    foreground = FOREGROUND * before.bright
+    overall = scan.gain or _overall(before.volume, after.volume, foreground)
     maps = []
     for plane in planes:
-        first, second = (_slice(volume, plane).astype(np.float64) for volume in (before, after))
+        first, second = (_slice(seen.volume, plane).astype(np.float64) for seen in (before, after))
         inside = first > foreground
         change = np.divide(100 * second, overall * first, out=np.full_like(first, np.nan), where=inside) - 100
         maps.append(change)
@@ -343,12 +363,13 @@ def _coloured_png(change: NDArray[np.float64], limit: float) -> bytes:
     return file.getvalue()
 
 
-def edit_ramp(stops: int = 11) -> list[str]:
+@cache
+def edit_ramp(stops: int = 11) -> tuple[str, ...]:
     """The edit's colours from darkest to brightest, for a colour bar."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return [to_hex(colormaps[EDIT_COLOURS](place)) for place in np.linspace(0, 1, stops)]
+    return tuple(to_hex(colormaps[EDIT_COLOURS](place)) for place in np.linspace(0, 1, stops))
 
 
 def _write(path: Path, png: bytes) -> None:
@@ -360,14 +381,12 @@ def _write(path: Path, png: bytes) -> None:
 
 
 def _tone_curves(
-    scan: Scan, affine: NDArray[np.floating], tissue: Mask, before: Volume | None, after: Volume
+    scan: Scan, affine: NDArray[np.floating], before: _Seen | None, after: _Seen
 ) -> ToneCurves | None:
     """The saved curves inside the head, else what the voxels tell; None if there is neither."""
     if scan.transform is not None:
-        return _curves_of_cells(Transform.load(scan.transform), affine, tissue)
-    return (
-        None if before is None else _curves_of_voxels(before[tissue], after[tissue], intensity_scale(before))
-    )
+        return _curves_of_cells(Transform.load(scan.transform), affine, after.tissue)
+    return None if before is None else _curves_of_voxels(before.values, after.values, before.bright)
 
 
 def _curves_of_cells(transform: Transform, affine: NDArray[np.floating], tissue: Mask) -> ToneCurves:
@@ -444,14 +463,14 @@ def _curves_in_words(curves: ToneCurves) -> str:
 # --- Histograms -------------------------------------------------------------------------------------------
 
 
-def _histogram(scan: Scan, tissue: Mask, before: Volume | None, after: Volume) -> dict[str, float]:
+def _histogram(scan: Scan, before: _Seen | None, after: _Seen) -> dict[str, float]:
     """Draw the histograms of tissue; return how far each is from the reference group's typical one."""
     reference = scan.reference
-    values = {AFTER: _sample(after, tissue)}
+    values = {AFTER: _sample(after)}
     if before is not None:
         # One after the other: the factor may be more than float32 holds.
-        relative = _sample(before, tissue) / np.float32(intensity_scale(before))
-        values = {BEFORE: relative * np.float32(intensity_scale(after)), **values}
+        relative = _sample(before) / np.float32(before.bright)
+        values = {BEFORE: relative * np.float32(after.bright), **values}
     top = reference.top if reference else float(np.quantile(values[AFTER], BRIGHTEST))
     shares = {what: spread(intensities, top) for what, intensities in values.items()}
     medians = {what: float(np.median(intensities)) for what, intensities in values.items()}
@@ -466,10 +485,9 @@ def _histogram(scan: Scan, tissue: Mask, before: Volume | None, after: Volume) -
     return {what: round(float(np.abs(share - typical).sum() / 2), 4) for what, share in shares.items()}
 
 
-def _sample(volume: Volume, tissue: Mask) -> Volume:
+def _sample(seen: _Seen) -> NDArray[np.float32]:
     """Values of tissue, no more than a histogram needs."""
-    values = volume[tissue]
-    return values[:: max(1, values.size // SCALE_SAMPLE)]
+    return seen.values[:: max(1, seen.values.size // SCALE_SAMPLE)]
 
 
 def _histogram_figure(

@@ -90,6 +90,16 @@ class LittleMemory:
         resource.setrlimit(resource.RLIMIT_AS, (taken + self.more,) * 2)
 
 
+@dataclass(frozen=True)
+class InGroup:
+    """The process is one of a control group."""
+
+    group: Path
+
+    def __call__(self) -> None:
+        (self.group / "cgroup.procs").write_text(str(os.getpid()))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -232,6 +242,19 @@ def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed, tmp_path:
 # Gone
 
 
+def _vanish(folder: Path, running: warm.Running) -> Result:
+    """Move the output away while the program stands still, and let it go on."""
+    warm.hold(running)
+    if (folder / "out").exists():
+        (folder / "out").rename(folder / "moved")
+    return warm.go_on(running)
+
+
+def _come_back(folder: Path) -> None:
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    (folder / "moved").rename(folder / "out")
+
+
 def test_an_output_folder_that_vanishes(
     undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str]
 ) -> None:
@@ -243,21 +266,42 @@ def test_an_output_folder_that_vanishes(
         folder.mkdir()
         moment = 1 + int((n + generator.random()) / count * (undisturbed.touches - 1))
         fault = warm.AtTouch(moment, folder / "out", signal.SIGSTOP)
-        running = warm.start(folder, undisturbed.dataset, *ARGUMENTS, fault=fault)
-        warm.hold(running)
-        if (folder / "out").exists():
-            (folder / "out").rename(folder / "moved")
-        result = warm.go_on(running)
+        result = _vanish(folder, warm.start(folder, undisturbed.dataset, *ARGUMENTS, fault=fault))
         if result.code == 0:
             assert_whole(folder / "out", undisturbed.output)
         else:
             _refused(result, InputOutputError.exit_code, str(folder / "out"))
             told += 1
-            shutil.rmtree(folder / "out", ignore_errors=True)
-            (folder / "moved").rename(folder / "out")
+            _come_back(folder)
             _finish(undisturbed, folder)
         tally["vanished folders survived"] += 1
     assert told > 0
+
+
+@pytest.mark.parametrize("arguments", [("out", "group"), ("out", "participant", "--reports-only")])
+def test_an_output_folder_that_vanishes_while_it_is_reported_on(
+    undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str], arguments: tuple[str, ...]
+) -> None:
+    """Told, whenever it happens; done again, the reports are those of an undisturbed run."""
+    reference = tmp_path / "reference"
+    shutil.copytree(undisturbed.output, reference / "out")
+    fault = warm.Counted(reference / "out", tmp_path / "touches")
+    assert warm.run(reference, undisturbed.dataset, *arguments, fault=fault).code == 0
+    touches = len((tmp_path / "touches").read_text().splitlines())
+    generator, count = random.Random(13), 15 if long else 2
+    for n in range(count):
+        folder = tmp_path / str(n)
+        shutil.copytree(undisturbed.output, folder / "out")
+        moment = 1 + int((n + generator.random()) / count * (touches - 1))
+        fault = warm.AtTouch(moment, folder / "out", signal.SIGSTOP)
+        result = _vanish(folder, warm.start(folder, undisturbed.dataset, *arguments, fault=fault))
+        assert result.code != 0
+        assert f"{folder}/out" in result.err
+        assert "Traceback" not in result.err
+        _come_back(folder)
+        assert warm.run(folder, undisturbed.dataset, *arguments).code == 0
+        assert_whole(folder / "out", reference / "out")
+        tally["vanished folders survived"] += 1
 
 
 # Slow and broken
@@ -341,3 +385,48 @@ def test_little_memory(undisturbed: Undisturbed, tmp_path: Path, long: bool, tal
     result = warm.run(tmp_path, dataset, *ARGUMENTS)
     assert result.code == 0, result.err
     assert_whole(tmp_path / "out", tmp_path / "reference", failed_before=True)
+
+
+@contextmanager
+def _group_with(megabytes: int) -> Iterator[Path]:
+    """A control group, whose processes the kernel kills when all of them take more memory than that."""
+    root = Path("/sys/fs/cgroup")
+    parent, limit = (
+        (root / "memory", "memory.limit_in_bytes") if (root / "memory").is_dir() else (root, "memory.max")
+    )
+    group = parent / f"bids-harmonize-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        try:
+            (group / limit).write_text(f"{megabytes * 10**6}")
+            yield group
+        finally:
+            group.rmdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+
+
+@needs_root
+def test_the_kernel_kills_it_for_memory(
+    undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str]
+) -> None:
+    """As in a job with too little: what is finished is whole, and the next run, with more, completes."""
+    dataset = tmp_path / "data"
+    shutil.copytree(undisturbed.dataset, dataset)
+    write_scan(dataset, "sub-03_T1w.nii.gz", image_of(head(9, (96, 96, 96)), 2))
+    assert warm.run(tmp_path, dataset, *ARGUMENTS).code == 0
+    (tmp_path / "out").rename(tmp_path / "reference")
+    codes = set()
+    for megabytes in (*range(4, 100, 6),) if long else (10, 30, 60):
+        with _group_with(megabytes) as group:
+            result = warm.run(tmp_path, dataset, *ARGUMENTS, fault=InGroup(group))
+        assert result.code in (0, -signal.SIGKILL), result.err
+        codes.add(result.code)
+        if result.code:
+            tally["kills for memory survived"] += 1
+        if (tmp_path / "out").is_dir():
+            assert_sound(tmp_path / "out", tmp_path / "reference")
+    assert -signal.SIGKILL in codes
+    result = warm.run(tmp_path, dataset, *ARGUMENTS)
+    assert result.code == 0, result.err
+    assert_whole(tmp_path / "out", tmp_path / "reference")
