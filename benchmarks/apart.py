@@ -16,10 +16,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 #: Of 10^6 bytes.
 MB = 1e6
@@ -49,6 +49,10 @@ class Measured:
     error: str = ""
 
 
+Run: TypeAlias = Callable[[Sequence[str | Path]], Measured]
+"""Runs a command: `run_apart`."""
+
+
 def run_apart(
     command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, limit: float = 3600
 ) -> Measured:
@@ -61,6 +65,20 @@ def run_apart(
         env={**os.environ, **(environment or {})},
     )
     return Measured(**json.loads(done.stdout))
+
+
+def succeed(run: Run, command: Sequence[str | Path]) -> Measured:
+    """What a command took.
+
+    Raises
+    ------
+    RuntimeError
+        It failed.
+    """
+    measured = run(command)
+    if measured.code != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))} ended with {measured.code}: {measured.error}")
+    return measured
 
 
 def describe_machine() -> dict[str, str | int | float]:

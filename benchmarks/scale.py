@@ -16,7 +16,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from benchmarks.apart import Measured, describe_machine, machine_line, run_apart
+from benchmarks.apart import Run, describe_machine, machine_line, run_apart, succeed
 from benchmarks.table import number
 from bids_harmonize.distribution import LEVELS, TISSUES
 from bids_harmonize.reference import QUANTILES
@@ -117,9 +117,7 @@ def _write(lines: Sequence[Line], options: argparse.Namespace) -> None:
     _write_json(options.out / "scale.json", content)
 
 
-def measure(
-    tasks: Sequence[Task], repeats: int, run: Callable[[Sequence[str | Path]], Measured] = run_apart
-) -> list[Line]:
+def measure(tasks: Sequence[Task], repeats: int, run: Run = run_apart) -> list[Line]:
     """Run every task so often, large and small in turn.
 
     Raises
@@ -131,8 +129,8 @@ def measure(
     for task in tasks:
         large, small = [], []
         for _ in range(repeats):
-            small.append(_succeed(run, task.small))
-            large.append(_succeed(run, task.command))
+            small.append(succeed(run, task.small))
+            large.append(succeed(run, task.command))
         lines.append(
             Line(
                 name=task.name,
@@ -147,13 +145,6 @@ def measure(
         told = f"{lines[-1].seconds:.1f} s, {lines[-1].processor_seconds:.1f} s of the processor"
         print(f"{task.name}: {told}, {lines[-1].megabytes:.0f} MB", file=sys.stderr, flush=True)
     return lines
-
-
-def _succeed(run: Callable[[Sequence[str | Path]], Measured], command: Sequence[str | Path]) -> Measured:
-    measured = run(command)
-    if measured.code != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))} ended with {measured.code}: {measured.error}")
-    return measured
 
 
 def report(lines: Sequence[Line], people: int, scans: int, repeats: int) -> str:

@@ -4,9 +4,10 @@
 
 Every measurement is a command in a process of its own, from its start to the written file; all methods take
 turns in one run. The scans are T1w phantoms (int16, with noise, so that they compress as real ones do) of one
-field of view at growing resolution, and one of thick slices. The table is printed and written to
-DIR/speed.md, all numbers to DIR/speed.json, a figure to DIR/speed.png. The largest scans take long and much
-memory: a command is stopped after `--limit` seconds, and larger scans are not tried by that method.
+field of view at growing resolution, one of the usual size of a head, and one of thick slices. The table is
+printed and written to DIR/speed.md, all numbers to DIR/speed.json, a figure to DIR/speed.png. The largest
+scans take long and much memory: a command is stopped after `--limit` seconds, and larger scans are not tried
+by that method.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ from bids_harmonize.version import version
 ROOT = Path(__file__).parents[1]
 #: A cube with a head in it, mm.
 LOW, EXTENT = (-108.0, -106.0, -126.0), 216.0
-CUBES = (64, 128, 192, 256, 384, 512)
-THICK = "thick"
-THICK_SHAPE = (256, 256, 30)
+CUBES = (64, 128, 256, 384, 512)
+SHAPES = {"head": (256, 256, 192), "thick": (256, 256, 30)}
+#: Voxels of scans that are large: their commands, of minutes, are run once.
+LARGE = 20_000_000
 PROTOCOL = Protocol(field_strength=3.0, sequence="MPRAGE", tr=2300, te=2.98, ti=900, flip_angle=9)
 RECEIVER = Receiver(gain=1600, snr=35, shading=0.12)
 BRAIN = ("white matter", "grey matter", "deep grey matter", "csf")
@@ -123,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"drawing {size}", file=sys.stderr, flush=True)
             files = write_scan(Path(folder), size)
             asked = [case for case in cases if case not in slow]
-            rows += measure(asked, files, options.repeats, options.limit)
+            repeats = options.repeats if files.voxels < LARGE else 1
+            rows += measure(asked, files, repeats, options.limit)
             slow |= {row.case for row in rows if row.failure}
             files.image.unlink()
     text = report(rows, options.repeats)
@@ -153,8 +156,8 @@ def make_cases(methods: Sequence[str], threads: Sequence[int], devices: Sequence
 
 
 def grid_of(size: str) -> Grid:
-    """The grid of a size: voxels along the side of a cube, or `THICK`; the field of view is the same."""
-    shape = THICK_SHAPE if size == THICK else (int(size),) * 3
+    """The grid of a size: voxels along the side of a cube, or a name; the field of view is the same."""
+    shape = SHAPES[size] if size in SHAPES else (int(size),) * 3
     x, y, z = (EXTENT / n for n in shape)
     low: Vector = LOW
     return Grid(zooms=(x, y, z), low=low, high=(low[0] + EXTENT, low[1] + EXTENT, low[2] + EXTENT))
@@ -303,12 +306,15 @@ def fits(rows: Sequence[Row]) -> dict[Case, dict[str, Fit]]:
     return found
 
 
-def ratio_to(rows: Sequence[Row], row: Row, method: str) -> float:
-    """Seconds of the whole command over those of another method with as many threads, on the same scan."""
+def ratio_to(rows: Sequence[Row], row: Row, method: str, *, inner: bool = False) -> float:
+    """Seconds of the whole command, or of the inner call, over those of another method.
+
+    With as many threads, or one on another device, on the same scan.
+    """
     for other in rows:
         same = (other.size, other.case.threads) == (row.size, row.case.threads)
         if same and other.case.method == method and other.case.device == "cpu":
-            return row.seconds / other.seconds
+            return row.inner_seconds / other.inner_seconds if inner else row.seconds / other.seconds
     return float("nan")
 
 
@@ -316,12 +322,15 @@ def report(rows: Sequence[Row], repeats: int) -> str:
     """The tables, and what must be known to read them."""
     return (
         f"{_table(rows)}\n\n{_fit_table(rows)}\n\n"
-        f"- {machine_line()}. Medians of {repeats}; all methods in turn in one run.\n"
+        f"- {machine_line()}. Medians of {repeats}, of scans above {LARGE / 1e6:g} million voxels single "
+        "runs; all methods in turn in one run.\n"
         "- Whole command: from the start of the process to the written .nii.gz, peak of its memory; × "
         "reading and writing, × ours: over these, with as many threads, on the CPU. Ours is "
         "`bids-harmonize-image`, which also checks the file, recognizes the scan and writes a sidecar.\n"
         "- Reading and writing: nibabel reads the scan, writes it as float32, and does nothing else.\n"
-        "- Inner call: the first of its process, on an image in memory, libraries and model loaded. Nyúl is "
+        "- Inner call: the first of its process, on an image in memory, libraries and model loaded; of "
+        "reading and writing, both of them without the start of the process, which is what × reading and "
+        "writing of the inner calls is over. Nyúl is "
         "fitted beforehand. Nyúl, FCM and N4 are given a mask of the brain, which ours does not need; N4 "
         "corrects the receive field only, fitted on every fourth voxel.\n"
         f"- {', '.join(f'{name} {release}' for name, release in versions().items())}.\n"
@@ -331,17 +340,17 @@ def report(rows: Sequence[Row], repeats: int) -> str:
 def _table(rows: Sequence[Row]) -> str:
     head = (
         *("scan", "million voxels", "method", "device, threads", "whole command, s", "× reading and writing"),
-        *("× ours", "inner call, s", "peak, MB"),
+        *("× ours", "inner call, s", "× reading and writing", "peak, MB"),
     )
     lines = [head, ("---",) * len(head)]
     for row in rows:
-        told = (row.size if row.size == THICK else f"{row.size}³", f"{row.voxels / 1e6:.2f}")
+        told = (shown_size(row.size), f"{row.voxels / 1e6:.2f}")
         values = (
             row.seconds,
             ratio_to(rows, row, FLOOR),
             ratio_to(rows, row, OURS),
-            # Of reading and writing, nothing is inside.
-            row.inner_seconds if row.case.method != FLOOR else np.nan,
+            row.inner_seconds,
+            ratio_to(rows, row, FLOOR, inner=True),
             row.megabytes,
         )
         first = row.failure.replace("|", "/") if row.failure else _shown(values[0])
@@ -355,11 +364,14 @@ def _fit_table(rows: Sequence[Row]) -> str:
     lines = [head, ("---",) * len(head)]
     for case, found in fits(rows).items():
         for name, line in found.items():
-            if name == "inner" and case.method == FLOOR:
-                continue
             values = (_shown(line.seconds_per_million), _shown(line.constant), f"{line.r2:.4f}")
             lines.append((case.method, case.where, name, *values, str(line.points)))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown_size(size: str) -> str:
+    """A size as a reader knows it."""
+    return " × ".join(map(str, SHAPES[size])) if size in SHAPES else f"{size}³"
 
 
 def _shown(value: float) -> str:
@@ -416,8 +428,8 @@ def versions() -> dict[str, str]:
 
 
 def _size(text: str) -> str:
-    if text != THICK and not (text.isdecimal() and int(text) >= 16):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of voxels from 16 on nor {THICK}")
+    if text not in SHAPES and not (text.isdecimal() and int(text) >= 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of voxels from 16 on, nor of {set(SHAPES)}")
     return text
 
 
@@ -427,14 +439,15 @@ def _parser() -> argparse.ArgumentParser:
         "--sizes",
         nargs="+",
         type=_size,
-        default=[*map(str, CUBES), THICK],
-        help=f"voxels along the side of a cube, or {THICK} for {' x '.join(map(str, THICK_SHAPE))}",
+        default=[*map(str, CUBES), *SHAPES],
+        help="voxels along the side of a cube, or "
+        + ", ".join(f"{name} for {' x '.join(map(str, shape))}" for name, shape in SHAPES.items()),
     )
-    parser.add_argument("--repeats", type=int, default=5, help="times that each command is run")
+    parser.add_argument("--repeats", type=int, default=3, help="times that each command is run")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--devices", nargs="+", help="default: cpu, and cuda where there is some")
-    parser.add_argument("--limit", type=float, default=1800, help="seconds after which a command is stopped")
+    parser.add_argument("--limit", type=float, default=600, help="seconds after which a command is stopped")
     parser.add_argument("--work-dir", type=Path, help="where the temporary folder is made")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the output"

@@ -56,15 +56,17 @@ class Cells:
         return centres.clamp(0, m - 1)
 
 
-def splat(volume: Tensor, cells: Cells, device: torch.device | None = None) -> Tensor:
+def splat(volume: Tensor, cells: Cells, device: torch.device | None = None, unit: float = 1.0) -> Tensor:
     """Soft intensity histogram of every cell.
 
     Parameters
     ----------
     volume
-        Scaled intensities, float32, shape ``cells.shape``.
+        Intensities, float32, shape ``cells.shape``.
     device
         Where to count, a layer of cells at once; None: where the volume is.
+    unit
+        The intensity that is scaled to 1.
 
     Returns
     -------
@@ -75,8 +77,13 @@ def splat(volume: Tensor, cells: Cells, device: torch.device | None = None) -> T
     row = cells.index(1, device)[:, None] * cells.counts[0] + cells.index(0, device)[None, :]
     layers = volume.permute(2, 1, 0).split(torch.bincount(cells.index(2)).tolist())
     rows = cells.counts[0] * cells.counts[1]
-    histogram = torch.stack([_histogram(layer.to(device), row, rows) for layer in layers])
+    histogram = torch.stack([_histogram(_scaled(layer, device, unit), row, rows) for layer in layers])
     return histogram.view(*reversed(cells.counts), KNOTS).permute(3, 2, 1, 0).contiguous()
+
+
+def _scaled(volume: Tensor, device: torch.device, unit: float) -> Tensor:
+    # By a tensor: CUDA would multiply by the reciprocal of a number, and come to other last digits.
+    return volume.to(device) / torch.tensor(unit, dtype=torch.float32, device=device)
 
 
 def _histogram(layer: Tensor, row: Tensor, rows: int) -> Tensor:
@@ -146,18 +153,21 @@ def slice_points(curves: Tensor, positions: Tensor, values: Tensor) -> Tensor:
     return result
 
 
-def slice_volume(curves: Tensor, cells: Cells, volume: Tensor, chunk_voxels: int | None = None) -> Tensor:
+def slice_volume(
+    curves: Tensor, cells: Cells, volume: Tensor, chunk_voxels: int | None = None, unit: float = 1.0
+) -> Tensor:
     """Look every voxel of a volume up in the curves around it, plane by plane.
 
     The same function as `slice_points`, ordered so that memory stays bounded and the curves are first
     interpolated to each plane and line. Planes of about `chunk_voxels` voxels (None: `CHUNK_VOXELS`) at once
-    are where the curves are; how many makes no difference to the result.
+    are where the curves are; how many makes no difference to the result. The curves call `unit` 1.
     """
     planes = max(1, (chunk_voxels or CHUNK_VOXELS) // (cells.shape[0] * cells.shape[1]))
     result = torch.empty_like(volume)
     for start in range(0, cells.shape[2], planes):
         chunk = slice(start, start + planes)
-        result[..., chunk] = _slice_planes(curves, cells, volume[..., chunk].to(curves.device), chunk)
+        scaled = _scaled(volume[..., chunk], curves.device, unit)
+        result[..., chunk] = _slice_planes(curves, cells, scaled, chunk)
     return result
 
 

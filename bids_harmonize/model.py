@@ -77,9 +77,9 @@ class Transform:
     def apply_to_voxels(self, voxels: Voxels, chunk_voxels: int | None = None) -> Voxels:
         """The same for bare voxels, not negative and all finite, about so many at once."""
         _, x, y, z = self.curves.shape
-        scaled = torch.from_numpy(voxels / np.float32(self.scale))
+        cells = Cells(self.shape, (x, y, z))
         with torch.no_grad():
-            result = slice_volume(self.curves, Cells(self.shape, (x, y, z)), scaled, chunk_voxels)
+            result = slice_volume(self.curves, cells, torch.from_numpy(voxels), chunk_voxels, unit=self.scale)
         return np.asarray(result.numpy())
 
     def save(self, path: Path) -> None:
@@ -195,7 +195,7 @@ class Model(Carded):
             recognizer=_recognizer(known.card, path),
         )
 
-    def harmonize(self, image: Nifti1Image) -> Harmonized:
+    def harmonize(self, image: Nifti1Image, voxels: Voxels | None = None) -> Harmonized:
         """Bring an image to the intensities of the model's reference group, whatever it shows.
 
         Whether the model is meant for such an image, `Harmonized.out_of_distribution` tells.
@@ -204,6 +204,8 @@ class Model(Carded):
         ----------
         image
             A 3-D magnitude image, of any orientation and voxel size.
+        voxels
+            Its voxels, where `read_voxels` has read them before.
 
         Returns
         -------
@@ -215,7 +217,7 @@ class Model(Carded):
         BadData
             The image cannot be read or holds nothing that could be harmonized.
         """
-        magnitude = as_magnitude(read_voxels(image))
+        magnitude = as_magnitude(read_voxels(image) if voxels is None else voxels)
         failure: Exception = MemoryError()
         for model, chunk_voxels, remarks in self._attempts():
             try:
@@ -287,8 +289,8 @@ class Model(Carded):
 
     def _histogram(self, image: Nifti1Image, voxels: Voxels, scale: float) -> Tensor:
         """Counts, with the cells in the orientation of the training scans (RAS)."""
-        scaled = torch.from_numpy(voxels / np.float32(scale))
-        histogram = splat(scaled, Cells.of(voxels.shape, zooms(image)), self.device)
+        cells = Cells.of(voxels.shape, zooms(image))
+        histogram = splat(torch.from_numpy(voxels), cells, self.device, unit=scale)
         order, flips = _to_ras(image.affine)
         return histogram.permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flips])
 

@@ -17,7 +17,7 @@ from nibabel.nifti1 import Nifti1Image
 from bids_harmonize.bids import derivatives
 from bids_harmonize.distribution import describe_distribution
 from bids_harmonize.errors import BadData, HarmonizeError, lacks_memory
-from bids_harmonize.image import as_magnitude, open_image, read_voxels, save_image, zooms
+from bids_harmonize.image import Voxels, as_magnitude, open_image, read_voxels, save_image, zooms
 from bids_harmonize.model import Harmonized, Model, Transform, unchanged
 from bids_harmonize.plan import Plan
 from bids_harmonize.recognition import Recognition
@@ -53,7 +53,8 @@ def process(plan: Plan[Model]) -> bool:
     start = time.monotonic()
     image = open_image(plan.path)
     _check_memory(image, plan.path, plan.options.mem_bytes)
-    result = plan.model.harmonize(image)
+    voxels = read_voxels(image)
+    result = plan.model.harmonize(image, voxels)
     _tell_how(plan, result)
     recognition = result.recognition
     unlike = _unlike(plan.model, recognition) if recognition and recognition.flagged else None
@@ -65,14 +66,14 @@ def process(plan: Plan[Model]) -> bool:
         record = _record(plan, result, [unlike, *result.remarks]) | {
             "Harmonized": False,
             "OutputScale": None,
-            "Intensities": _intensities(plan, image, result, harmonized=False),
+            "Intensities": _intensities(plan, image, voxels, result, harmonized=False),
         }
         _write(plan, plan.unharmonized, unchanged(image), record, start)
         return False
     warnings = [*([unlike] if unlike else []), *_warnings(image, result.summary), *result.remarks]
     record = _record(plan, result, warnings) | {
         "Edit": result.summary,
-        "Intensities": _intensities(plan, image, result, harmonized=True),
+        "Intensities": _intensities(plan, image, voxels, result, harmonized=True),
     }
     transform = result.transform if plan.options.save_transform else None
     _write(plan, plan.output, result.image, record, start, transform)
@@ -163,11 +164,10 @@ def _record(plan: Plan[Model], result: Harmonized, warnings: Sequence[str]) -> d
 
 
 def _intensities(
-    plan: Plan[Model], image: Nifti1Image, result: Harmonized, *, harmonized: bool
+    plan: Plan[Model], image: Nifti1Image, voxels: Voxels, result: Harmonized, *, harmonized: bool
 ) -> dict[str, Any]:
     """What the group level compares sites by."""
-    # Read again: kept beside all that harmonizing needs, the scan would raise the peak of memory.
-    before = as_magnitude(read_voxels(image))[0]
+    before = as_magnitude(voxels)[0]
     return describe_distribution(
         before,
         np.asarray(result.image.dataobj).reshape(before.shape) if harmonized else None,

@@ -7,6 +7,7 @@ of date.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -24,7 +25,7 @@ from bids_harmonize.bids.atomic import write_atomically, write_json, write_text
 from bids_harmonize.bids.fields import Fields, check_fields, is_flag, is_number, is_positive, is_text, list_of
 from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.errors import BadData
-from bids_harmonize.grid import KNOTS, STEP, Cells
+from bids_harmonize.grid import CELL_MM, KNOTS, STEP, Cells
 from bids_harmonize.image import (
     SCALE_SAMPLE,
     as_magnitude,
@@ -36,7 +37,7 @@ from bids_harmonize.image import (
 from bids_harmonize.intensities import BINS, BRIGHTEST, PERCENTILES, ReferenceIntensities, spread
 from bids_harmonize.model import Transform
 from bids_harmonize.report.page import BLUE, FAINT, INK, ORANGE, grey_png, plain_axes, svg
-from bids_harmonize.safety import FOREGROUND
+from bids_harmonize.safety import FOREGROUND, LARGEST_SAMPLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,10 +213,17 @@ class ToneCurves:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Seen:
-    """One of the images, and where there is tissue; what is asked for again and again is found once."""
+    """One of the images, and where there is tissue; what is asked for again and again is found once.
+
+    Attributes
+    ----------
+    thinned
+        Planes that are looked at for tissue, of a large volume not all.
+    """
 
     volume: Volume
     tissue: Mask
+    thinned: tuple[slice, ...]
 
     @cached_property
     def bright(self) -> float:
@@ -224,7 +232,7 @@ class _Seen:
     @cached_property
     def values(self) -> NDArray[np.float32]:
         """Of the tissue."""
-        return self.volume[self.tissue]
+        return self.volume[self.thinned][self.tissue]
 
 
 def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
@@ -244,14 +252,16 @@ def draw(scan: Scan, original: Path | None, missing: str = "") -> Drawn:
     """
     image = open_image(scan.image)
     volume, size = _canonical(image)
-    tissue = tissue_mask(volume, size)
-    shown = _Seen(volume=volume, tissue=tissue)
-    planes = _planes(tissue, size)
+    thinned = _thinned(volume.shape, size)
+    apart_mm = [zoom * (along.step or 1) for zoom, along in zip(size, thinned, strict=True)]
+    tissue = tissue_mask(volume[thinned], apart_mm)
+    shown = _Seen(volume=volume, tissue=tissue, thinned=thinned)
+    planes = _planes(shown, size)
     limit, curves, apart = None, None, dict[str, float]()
     if scan.harmonized:
         before = None
         if original is not None:
-            before = _Seen(volume=_like(original, volume.shape), tissue=tissue)
+            before = _Seen(volume=_like(original, volume.shape), tissue=tissue, thinned=thinned)
         pictures = _slices(scan, planes, before, shown)
         if before is not None:
             limit = _edit(scan, planes, before, shown)
@@ -296,15 +306,21 @@ def _like(path: Path, shape: tuple[int, ...]) -> Volume:
     return voxels
 
 
-def _planes(tissue: Mask, size: Sequence[float]) -> list[Plane]:
+def _thinned(shape: Sequence[int], size: Sequence[float]) -> tuple[slice, ...]:
+    """Every so many planes across the longest axis: enough of a large volume, but some of every cell."""
+    longest = int(np.argmax(shape))
+    step = max(1, min(round(math.prod(shape) / LARGEST_SAMPLE), int(CELL_MM / size[longest])))
+    return tuple(slice(None, None, step if axis == longest else None) for axis in range(3))
+
+
+def _planes(seen: _Seen, size: Sequence[float]) -> list[Plane]:
     """Through the most tissue across each axis."""
+    tissue, shape = seen.tissue, seen.volume.shape
     planes = []
     for name, axis in PLANES.items():
-        first, second = (
-            n * zoom for k, (n, zoom) in enumerate(zip(tissue.shape, size, strict=True)) if k != axis
-        )
-        number = int(np.argmax(tissue.sum(axis=tuple({0, 1, 2} - {axis}))))
-        slices = tissue.shape[axis]
+        first, second = (n * zoom for k, (n, zoom) in enumerate(zip(shape, size, strict=True)) if k != axis)
+        number = int(np.argmax(tissue.sum(axis=tuple({0, 1, 2} - {axis})))) * (seen.thinned[axis].step or 1)
+        slices = shape[axis]
         planes.append(Plane(name=name, number=number + 1, slices=slices, across=first, upwards=second))
     return planes
 

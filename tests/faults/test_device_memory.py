@@ -74,11 +74,11 @@ def test_simulated_then_the_cpu_does_it(
     splat = model.splat
     tried: list[str] = []
 
-    def out_of_memory(volume: torch.Tensor, cells: Any, device: torch.device) -> torch.Tensor:
+    def out_of_memory(volume: torch.Tensor, cells: Any, device: torch.device, unit: float) -> torch.Tensor:
         tried.append(device.type)
         if device.type != "cpu":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 TiB.")
-        return splat(volume, cells, device)
+        return splat(volume, cells, device, unit)
 
     load = Model.load.__func__  # type: ignore[attr-defined]
     assert harmonize(dataset, tmp_path / "cpu", "participant").code == 0

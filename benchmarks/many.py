@@ -1,0 +1,194 @@
+"""Many scans in one run, and how soon it begins.
+
+    python -m benchmarks.many [--scans N] [--repeats N] [--cpus N ...] [--out DIR]
+
+The participant level on a dataset of so many T1w phantoms of 256 x 256 x 192 voxels, pages and all, with 1
+and 2 CPUs, in turn with reading and writing the same scans with nibabel, nothing else, in one process; seconds
+per scan of whole commands, from their start to their end. Then: how long ``--help`` takes, and how long after
+its start the program begins with the first scan. The table is printed and written to DIR/many.md, all numbers
+to DIR/many.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.apart import Measured, Run, describe_machine, machine_line, run_apart, succeed
+from benchmarks.one_scan import FLOOR, OURS
+from benchmarks.speed import shown_size, write_scan
+from benchmarks.table import number
+
+ROOT = Path(__file__).parents[1]
+SIZE = "head"
+#: All scans of a dataset, read and written one after the other.
+COPIED = """
+import sys
+from pathlib import Path
+import nibabel as nib, numpy as np
+for path in sorted(Path(sys.argv[1]).rglob("*_T1w.nii.gz")):
+    image = nib.Nifti1Image.from_filename(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj, dtype=np.float32), image.affine), sys.argv[2])
+"""
+#: Times reading and writing, that a whole run may take per scan; seconds for the others.
+MOST, MOST_FOR_HELP, MOST_TO_FIRST = 2.0, 1.0, 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Medians of a way to do all scans: seconds per scan, and the largest process in MB."""
+
+    method: str
+    cpus: int
+    seconds: float
+    processor_seconds: float
+    megabytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Seconds, medians: of ``--help``, and until the first scan."""
+
+    help_seconds: float
+    first_seconds: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    options = _parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="many-", dir=options.work_dir) as folder:
+        dataset = write_dataset(Path(folder), options.scans, options.size)
+        lines = measure(dataset, options.scans, options.cpus, options.repeats)
+        start = measure_start(dataset, options.repeats)
+    text = report(lines, start, options.scans, options.size, options.repeats)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "many.md").write_text(text, encoding="utf-8")
+    content = {
+        "Machine": describe_machine(),
+        "Scans": options.scans,
+        "Repeats": options.repeats,
+        "Lines": [asdict(line) for line in lines],
+        "Start": asdict(start),
+    }
+    (options.out / "many.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(text, end="")
+    return 0
+
+
+def write_dataset(folder: Path, scans: int, size: str) -> Path:
+    """A dataset of so many people, whose scans are links to one."""
+    image = write_scan(folder, size).image
+    dataset = folder / "raw"
+    dataset.mkdir()
+    description = {"Name": "Many scans", "BIDSVersion": "1.10.0"}
+    (dataset / "dataset_description.json").write_text(json.dumps(description), encoding="utf-8")
+    for person in range(scans):
+        anat = dataset / f"sub-{person:03d}" / "anat"
+        anat.mkdir(parents=True)
+        os.link(image, anat / f"sub-{person:03d}_T1w.nii.gz")
+    return dataset
+
+
+def measure(dataset: Path, scans: int, cpus: Sequence[int], repeats: int, run: Run = run_apart) -> list[Line]:
+    """Every way to do all scans, in turn, so often.
+
+    Raises
+    ------
+    RuntimeError
+        A command failed.
+    """
+    out = dataset.with_name("out")
+    ways: dict[tuple[str, int], list[str | Path]] = {
+        (FLOOR, 1): [sys.executable, "-c", COPIED, dataset, dataset.with_name("copy.nii.gz")],
+        **{(OURS, count): _command(dataset, out, count) for count in cpus},
+    }
+    found: dict[tuple[str, int], list[Measured]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, command in ways.items():
+            shutil.rmtree(out, ignore_errors=True)
+            measured = succeed(run, command)
+            found[way].append(measured)
+            print(f"{way[0]}, {way[1]}: {measured.seconds:.1f} s", file=sys.stderr, flush=True)
+    return [
+        Line(
+            method=method,
+            cpus=count,
+            seconds=statistics.median(one.seconds for one in measured) / scans,
+            processor_seconds=statistics.median(one.processor_seconds for one in measured) / scans,
+            megabytes=statistics.median(one.megabytes for one in measured),
+        )
+        for (method, count), measured in found.items()
+    ]
+
+
+def measure_start(dataset: Path, repeats: int, run: Run = run_apart) -> Start:
+    """How soon the program answers and begins; the second, by when it writes the log of the run."""
+    helped, began = [], []
+    for _ in range(repeats):
+        helped.append(succeed(run, [sys.executable, ROOT / "run.py", "--help"]).seconds)
+        out = dataset.with_name("out")
+        shutil.rmtree(out, ignore_errors=True)
+        start = time.time()
+        succeed(run, [*_command(dataset, out, 1), "--participant-label", "000"])
+        (log,) = (out / "logs").glob("run_*.json")
+        began.append(log.stat().st_mtime - start)
+    return Start(help_seconds=statistics.median(helped), first_seconds=statistics.median(began))
+
+
+def _command(dataset: Path, out: Path, cpus: int) -> list[str | Path]:
+    # Phantoms are no real heads: they are to be harmonized, whatever the model thinks of them.
+    given = ["participant", "--out-of-distribution", "harmonize", "--device", "cpu", "-q"]
+    return [sys.executable, ROOT / "run.py", dataset, out, *given, "--n-cpus", str(cpus)]
+
+
+def report(lines: Sequence[Line], start: Start, scans: int, size: str, repeats: int) -> str:
+    """The tables, and what must be known to read them."""
+    floor = next(line.seconds for line in lines if line.method == FLOOR)
+    head = ("method", "CPUs", "s per scan", "× reading and writing", "processor, s per scan", "peak, MB")
+    rows = [
+        (
+            line.method,
+            str(line.cpus),
+            number(line.seconds),
+            number(line.seconds / floor),
+            number(line.processor_seconds) if line.cpus == 1 else "-",
+            number(line.megabytes) if line.cpus == 1 else "-",
+        )
+        for line in lines
+    ]
+    text = "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+    return (
+        f"{text}\n\n"
+        f"- {scans} T1w phantoms of {shown_size(size)} voxels in one run, pages included; whole commands, "
+        f"their start included. Medians of {repeats}, in turn. What is required: at most {MOST:g} × reading "
+        "and writing with all CPUs.\n"
+        f"- `--help`: {number(start.help_seconds)} s (at most {MOST_FOR_HELP:g}). From the start of the "
+        f"program to the first scan: {number(start.first_seconds)} s (at most {MOST_TO_FIRST:g}).\n"
+        f"- {machine_line()}.\n"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.many", description=__doc__.split("\n")[0])
+    parser.add_argument("--scans", type=int, default=24, help="scans in the dataset")
+    parser.add_argument("--size", default=SIZE, help="of a scan, as for benchmarks.speed")
+    parser.add_argument("--repeats", type=int, default=3, help="times that each command is run")
+    parser.add_argument("--cpus", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--work-dir", type=Path, help="where the temporary folder is made")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the output"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

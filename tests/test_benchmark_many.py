@@ -1,0 +1,60 @@
+"""What the benchmark of many scans computes; that its commands run; no test depends on a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("intensity_normalization")
+
+from benchmarks import many
+from benchmarks.apart import Measured
+from benchmarks.many import Line, Start
+from benchmarks.one_scan import FLOOR, OURS
+
+
+def line(method: str, cpus: int, seconds: float) -> Line:
+    return Line(method=method, cpus=cpus, seconds=seconds, processor_seconds=3.0, megabytes=500.0)
+
+
+def test_seconds_are_per_scan_and_ways_take_turns(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def run(command) -> Measured:
+        ran.append(FLOOR if "-c" in command else command[-1])
+        return Measured(seconds=10.0 * len(ran), processor_seconds=4, megabytes=100, code=0)
+
+    lines = many.measure(tmp_path / "raw", 10, [1, 2], 2, run)
+    assert ran == [FLOOR, "1", "2"] * 2
+    assert [(one.method, one.cpus, one.seconds) for one in lines] == [
+        (FLOOR, 1, 2.5),
+        (OURS, 1, 3.5),
+        (OURS, 2, 4.5),
+    ]
+
+
+def test_a_command_that_fails_ends_it(tmp_path: Path) -> None:
+    failed = Measured(seconds=1, processor_seconds=1, megabytes=1, code=65, error="sub-000 is damaged")
+    with pytest.raises(RuntimeError, match="sub-000 is damaged"):
+        many.measure(tmp_path / "raw", 1, [1], 1, lambda command: failed)
+
+
+def test_the_report_compares_with_reading_and_writing() -> None:
+    lines = [line(FLOOR, 1, 1.5), line(OURS, 1, 4.5), line(OURS, 2, 2.4)]
+    text = many.report(lines, Start(help_seconds=0.2, first_seconds=2.5), 24, "head", 3)
+    assert "| ours | 1 | 4.50 | 3.00 | 3.00 | 500 |" in text
+    # Of several processes, the largest says little, and their time is not told to this one.
+    assert "| ours | 2 | 2.40 | 1.60 | - | - |" in text
+    assert "24 T1w phantoms of 256 × 256 × 192" in text
+    assert "first scan: 2.50 s" in text
+
+
+def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--scans", "2", "--size", "24", "--repeats", "1", "--cpus", "1"]
+    assert many.main([*given, "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "many.json").read_text(encoding="utf-8"))
+    assert [one["method"] for one in content["Lines"]] == [FLOOR, OURS]
+    assert 0 < content["Start"]["help_seconds"] < content["Start"]["first_seconds"]
+    assert (tmp_path / "many.md").read_text(encoding="utf-8") == capsys.readouterr().out
