@@ -3,7 +3,7 @@
     python -m benchmarks.many [--scans N] [--repeats N] [--cpus N ...] [--out DIR]
 
 The participant level on a dataset of so many T1w phantoms of 256 x 256 x 192 voxels, pages and all, with 1
-and 2 CPUs, in turn with reading and writing the same scans with nibabel, nothing else, in one process; seconds
+and 2 CPUs, in turn with reading and writing the same scans with nibabel alone, in one process: seconds
 per scan of whole commands, from their start to their end. Then: how long ``--help`` takes, and how long after
 its start the program begins with the first scan. The table is printed and written to DIR/many.md, all numbers
 to DIR/many.json.

@@ -164,19 +164,20 @@ def slice_volume(
     """
     planes = max(1, (chunk_voxels or CHUNK_VOXELS) // (cells.shape[0] * cells.shape[1]))
     result = torch.empty_like(volume)
+    by_plane = curves.permute(3, 2, 1, 0).contiguous()
     for start in range(0, cells.shape[2], planes):
         chunk = slice(start, start + planes)
         scaled = _scaled(volume[..., chunk], curves.device, unit)
-        result[..., chunk] = _slice_planes(curves, cells, scaled, chunk)
+        inside = _slice_planes(by_plane, cells, scaled, chunk)
+        result[..., chunk] = _extend(inside, curves, cells, scaled, chunk)
     return result
 
 
-def _slice_planes(curves: Tensor, cells: Cells, volume: Tensor, chunk: slice) -> Tensor:
+def _slice_planes(by_plane: Tensor, cells: Cells, volume: Tensor, chunk: slice) -> Tensor:
     device = volume.device
     # As NIfTI lies in memory: lines along the first axis.
     planes = volume.permute(2, 1, 0)
-    tables = _between(curves.permute(3, 2, 1, 0), 0, cells.position(2, device)[chunk])
-    tables = _between(tables, 1, cells.position(1, device))
+    tables = _to_lines(_to_planes(by_plane, cells.position(2, device)[chunk]), cells)
     lines = planes.shape[0] * planes.shape[1]
     # Every line has its table of curves by intensity; the rest is bilinear.
     inside = F.grid_sample(
@@ -186,15 +187,20 @@ def _slice_planes(curves: Tensor, cells: Cells, volume: Tensor, chunk: slice) ->
         padding_mode="border",
         align_corners=True,
     )
-    return _extend(inside.view(planes.shape).permute(2, 1, 0), curves, cells, volume, chunk)
+    return inside.view(planes.shape).permute(2, 1, 0)
 
 
-def _between(tables: Tensor, axis: int, position: Tensor) -> Tensor:
-    """Interpolated linearly along one axis."""
+def _to_planes(curves: Tensor, position: Tensor) -> Tensor:
     low = position.floor().to(torch.int64)
-    high = (low + 1).clamp(max=tables.shape[axis] - 1)
-    share = (position - low).view([-1 if k == axis else 1 for k in range(tables.ndim)])
-    return torch.lerp(tables.index_select(axis, low), tables.index_select(axis, high), share)
+    high = (low + 1).clamp(max=len(curves) - 1)
+    return torch.lerp(curves[low], curves[high], (position - low)[:, None, None, None])
+
+
+def _to_lines(curves: Tensor, cells: Cells) -> Tensor:
+    # As pixels of a column, with many channels, between which PyTorch interpolates by `Cells.position`.
+    planes, count = curves.shape[:2]
+    column = curves.reshape(planes, count, 1, -1).permute(0, 3, 1, 2)
+    return F.interpolate(column, size=(cells.shape[1], 1), mode="bilinear").permute(0, 2, 3, 1)
 
 
 def _sampling_grid(cells: Cells, planes: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ EDGE = 0.02
 # What is darker than this share of the bright value is taken for background.
 FOREGROUND = 0.1
 # Planes of a large volume that are looked at: enough for shares and percentiles, and bounded in time.
-LARGEST_SAMPLE = 4_000_000
+LARGEST_SAMPLE = 2_000_000
 
 
 def summarize_edit(before: NDArray[np.float32], after: NDArray[np.float32], scale: float) -> dict[str, Any]:
