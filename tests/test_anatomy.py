@@ -10,6 +10,7 @@ from heads import HEAD_GRID, MPRAGE, T2_SPIN_ECHO
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from bids_harmonize.acquisition import Protocol
 from bids_harmonize.anatomy import (
@@ -24,6 +25,7 @@ from bids_harmonize.anatomy import (
     slice_axis,
     tissues,
     white_and_grey,
+    within,
 )
 from bids_harmonize.errors import BadData
 from bids_harmonize.phantom import LABELS, Head, Receiver, render
@@ -192,3 +194,17 @@ def test_otsu_parts_two_separate_classes(seed: int, share: float, unit: float) -
     values = np.where(bright, rng.uniform(0.8, 1.0, 2000), rng.uniform(0.1, 0.3, 2000)) * unit
     threshold = otsu(values.astype(np.float32)) / unit
     assert 0.29 <= threshold <= 0.81
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    zooms=st.tuples(*[st.sampled_from([0.7, 1.0, 1.875, 2.0, 5.5])] * 3),
+    reach=st.sampled_from([0.5, 3.0, 5.0, 8.25]),
+    share=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_what_is_within_reach_is_what_distances_say(shape, zooms, reach, share, seed) -> None:
+    mask = np.random.default_rng(seed).random(shape) < share
+    distances = ndimage.distance_transform_edt(~mask, sampling=zooms) if mask.any() else np.inf
+    clear = np.abs(distances - reach) > 1e-5
+    assert bool(((within(mask, zooms, reach) == (distances <= reach)) | ~clear).all())
