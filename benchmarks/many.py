@@ -19,11 +19,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.apart import Measured, Run, describe_machine, machine_line, run_apart, succeed
+from benchmarks.apart import MB, Measured, Run, describe_machine, machine_line, run_apart, succeed
 from benchmarks.one_scan import FLOOR, OURS
 from benchmarks.speed import shown_size, write_scan
 from benchmarks.table import number
@@ -55,6 +55,16 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Size:
+    """Of one scan: megabytes read and written, and files written, page and figures included."""
+
+    input_megabytes: float
+    image_megabytes: float
+    report_megabytes: float
+    files: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """Seconds, medians: of ``--help``, and until the first scan."""
 
@@ -68,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="many-", dir=options.work_dir) as folder:
         dataset = write_dataset(Path(folder), options.scans, options.size)
         lines = measure(dataset, options.scans, options.cpus, options.repeats)
+        size = measure_size(dataset, options.scans)
         start = measure_start(dataset, options.repeats)
-    text = report(lines, start, options.scans, options.size, options.repeats)
+    text = report(lines, start, size, options.scans, options.size, options.repeats)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "many.md").write_text(text, encoding="utf-8")
     content = {
@@ -78,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Repeats": options.repeats,
         "Lines": [asdict(line) for line in lines],
         "Start": asdict(start),
+        "Size": asdict(size),
     }
     (options.out / "many.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(text, end="")
@@ -130,6 +142,23 @@ def measure(dataset: Path, scans: int, cpus: Sequence[int], repeats: int, run: R
     ]
 
 
+def measure_size(dataset: Path, scans: int) -> Size:
+    """What the last run has read and written."""
+    written = [path for path in dataset.with_name("out").glob("sub-*/**/*") if path.is_file()]
+    pages = list(dataset.with_name("out").glob("sub-*.html"))
+    images = [path for path in written if path.parent.name == "anat"]
+
+    def megabytes(paths: Iterable[Path]) -> float:
+        return sum(path.stat().st_size for path in paths) / MB / scans
+
+    return Size(
+        input_megabytes=megabytes(dataset.rglob("*_T1w.nii.gz")),
+        image_megabytes=megabytes(images),
+        report_megabytes=megabytes({*written, *pages} - {*images}),
+        files=len(written + pages) / scans,
+    )
+
+
 def measure_start(dataset: Path, repeats: int, run: Run = run_apart) -> Start:
     """How soon the program answers and begins; the second, by when it writes the log of the run."""
     helped, began = [], []
@@ -150,7 +179,7 @@ def _command(dataset: Path, out: Path, cpus: int) -> list[str | Path]:
     return [sys.executable, ROOT / "run.py", dataset, out, *given, "--n-cpus", str(cpus)]
 
 
-def report(lines: Sequence[Line], start: Start, scans: int, size: str, repeats: int) -> str:
+def report(lines: Sequence[Line], start: Start, size: Size, scans: int, shape: str, repeats: int) -> str:
     """The tables, and what must be known to read them."""
     floor = next(line.seconds for line in lines if line.method == FLOOR)
     head = ("method", "CPUs", "s per scan", "× reading and writing", "processor, s per scan", "peak, MB")
@@ -168,11 +197,14 @@ def report(lines: Sequence[Line], start: Start, scans: int, size: str, repeats: 
     text = "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
     return (
         f"{text}\n\n"
-        f"- {scans} T1w phantoms of {shown_size(size)} voxels in one run, pages included; whole commands, "
+        f"- {scans} T1w phantoms of {shown_size(shape)} voxels in one run, pages included; whole commands, "
         f"their start included. Medians of {repeats}, in turn. What is required: at most {MOST:g} × reading "
         "and writing with all CPUs.\n"
         f"- `--help`: {number(start.help_seconds)} s (at most {MOST_FOR_HELP:g}). From the start of the "
         f"program to the first scan: {number(start.first_seconds)} s (at most {MOST_TO_FIRST:g}).\n"
+        f"- Of a scan, {number(size.input_megabytes)} MB are read, {number(size.image_megabytes)} MB of "
+        f"image and {number(size.report_megabytes)} MB of page and figures written, in {size.files:g} "
+        "files.\n"
         f"- {machine_line()}.\n"
     )
 

@@ -1,16 +1,22 @@
 """What handing out a piece of work costs: this machine's worker processes, and Dask's.
 
-``python -m benchmarks.overhead`` prints a table of milliseconds per piece of work that does nothing.
+    python -m benchmarks.overhead [--workers N] [--pieces N] [--rounds N] [--out DIR]
+
+The table of milliseconds per piece of work that does nothing is printed, and written to DIR/overhead.md, all
+numbers to DIR/overhead.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
+from benchmarks.apart import describe_machine, machine_line
 from bids_harmonize.cluster import Wanted, cluster_of
 from bids_harmonize.workers import Crew, crew_of, in_order
 
@@ -58,6 +64,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="worker processes, 2 or more (default: 2)")
     parser.add_argument("--pieces", type=int, default=500, help="pieces of work in a round (default: 500)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        help="folder of the output (default: benchmarks/results)",
+    )
     given = parser.parse_args(argv)
     wanted = Wanted(workers=given.workers, threads=1, memory=None)
     ways: dict[str, Callable[[], AbstractContextManager[Crew]]] = {
@@ -65,7 +77,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Dask, local": lambda: cluster_of("local", wanted),
     }
     rows = {name: measure(begin, given.pieces, given.rounds) for name, begin in ways.items()}
-    print(table(rows))
+    text = f"{table(rows)}\n\n- {given.workers} workers. {machine_line()}.\n"
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "overhead.md").write_text(text, encoding="utf-8")
+    content = {
+        "Machine": describe_machine(),
+        "Milliseconds": {name: statistics.median(rounds) for name, (_, *rounds) in rows.items()},
+        "SecondsToTheFirst": {name: first for name, (first, *_) in rows.items()},
+    }
+    (given.out / "overhead.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(text, end="")
 
 
 if __name__ == "__main__":

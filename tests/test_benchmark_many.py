@@ -11,7 +11,7 @@ pytest.importorskip("intensity_normalization")
 
 from benchmarks import many
 from benchmarks.apart import Measured
-from benchmarks.many import Line, Start
+from benchmarks.many import Line, Size, Start
 from benchmarks.one_scan import FLOOR, OURS
 
 
@@ -43,12 +43,14 @@ def test_a_command_that_fails_ends_it(tmp_path: Path) -> None:
 
 def test_the_report_compares_with_reading_and_writing() -> None:
     lines = [line(FLOOR, 1, 1.5), line(OURS, 1, 4.5), line(OURS, 2, 2.4)]
-    text = many.report(lines, Start(help_seconds=0.2, first_seconds=2.5), 24, "head", 3)
+    size = Size(input_megabytes=17, image_megabytes=46, report_megabytes=0.4, files=15)
+    text = many.report(lines, Start(help_seconds=0.2, first_seconds=2.5), size, 24, "head", 3)
     assert "| ours | 1 | 4.50 | 3.00 | 3.00 | 500 |" in text
     # Of several processes, the largest says little, and their time is not told to this one.
     assert "| ours | 2 | 2.40 | 1.60 | - | - |" in text
     assert "24 T1w phantoms of 256 × 256 × 192" in text
     assert "first scan: 2.50 s" in text
+    assert "46.0 MB of image and 0.400 MB of page and figures written, in 15 files" in text
 
 
 def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,5 +58,8 @@ def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert many.main([*given, "--out", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "many.json").read_text(encoding="utf-8"))
     assert [one["method"] for one in content["Lines"]] == [FLOOR, OURS]
+    # Image, sidecar, figures with the file that tells which, and the page.
+    assert content["Size"]["files"] == 2 + 12 + 1
+    assert content["Size"]["image_megabytes"] > content["Size"]["input_megabytes"] > 0
     assert 0 < content["Start"]["help_seconds"] < content["Start"]["first_seconds"]
     assert (tmp_path / "many.md").read_text(encoding="utf-8") == capsys.readouterr().out
