@@ -3,8 +3,9 @@
     python -m benchmarks.projection [--scans N] [--cores N ...] [--results DIR]
 
 Reads what `benchmarks.many`, `benchmarks.scale` and `benchmarks.overhead` have written into DIR, prints a
-table and writes it to DIR/projection.md. Nothing is run. What is not measured is assumed, and said: that cores
-do not hinder each other, that a task does a hundred scans, that the network gives what it promises, and prices.
+table and writes it to DIR/projection.md. Nothing is run. What is not measured is assumed, and said: that
+cores do not hinder each other, that a task does a hundred scans, that the network gives what it promises, and
+prices.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ def report(measured: Measured, assumed: Assumed, scans: int, cores: Sequence[int
         f"measured. Handing out, with Dask: {number(1000 * measured.handing_out_seconds)} ms a scan, which "
         f"keeps up with {measured.processor_seconds / measured.handing_out_seconds:.0f} cores.\n"
         f"- Assumed: {assumed.core_hour} $ for a core and hour, {assumed.gigabyte_month} $ for a GB and "
-        f"month, {MB_PER_GIGABIT:g} MB/s for a Gbit/s, cores as fast as the one measured on, which do not wait for "
-        "disks.\n"
+        f"month, {MB_PER_GIGABIT:g} MB/s for a Gbit/s, cores as fast as the one measured on, which do not "
+        "wait for disks.\n"
     )
 
 
