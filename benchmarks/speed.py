@@ -31,13 +31,15 @@ from intensity_normalization import NyulNormalizer, create_image
 from matplotlib.figure import Figure
 
 from benchmarks.apart import Measured, describe_machine, machine_line, run_apart
-from benchmarks.one_scan import FLOOR, METHODS, OURS
+from benchmarks.one_scan import FLOOR, METHODS, N4_WHOLE, OURS
 from benchmarks.table import OTHER_COLOUR, OURS_COLOUR, number
 from bids_harmonize.acquisition import Protocol
 from bids_harmonize.phantom import LABELS, Grid, Head, Receiver, Vector, head_labels, render
 from bids_harmonize.version import version
 
 ROOT = Path(__file__).parents[1]
+#: Methods that are fast enough to be measured at every size.
+USUAL = [name for name in METHODS if name != N4_WHOLE]
 #: A cube with a head in it, mm.
 LOW, EXTENT = (-108.0, -106.0, -126.0), 216.0
 CUBES = (64, 128, 256, 384, 512)
@@ -332,7 +334,7 @@ def report(rows: Sequence[Row], repeats: int) -> str:
         "reading and writing, both of them without the start of the process, which is what × reading and "
         "writing of the inner calls is over. Nyúl is "
         "fitted beforehand. Nyúl, FCM and N4 are given a mask of the brain, which ours does not need; N4 "
-        "corrects the receive field only, fitted on every fourth voxel.\n"
+        f"corrects the receive field only, fitted on every fourth voxel, if not as {N4_WHOLE!r}.\n"
         f"- {', '.join(f'{name} {release}' for name, release in versions().items())}.\n"
     )
 
@@ -444,7 +446,7 @@ def _parser() -> argparse.ArgumentParser:
         + ", ".join(f"{name} for {' x '.join(map(str, shape))}" for name, shape in SHAPES.items()),
     )
     parser.add_argument("--repeats", type=int, default=3, help="times that each command is run")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=USUAL)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--devices", nargs="+", help="default: cpu, and cuda where there is some")
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a command is stopped")

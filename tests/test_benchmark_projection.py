@@ -35,6 +35,7 @@ def test_the_report_by_hand() -> None:
     assert "| 1 | 4.17 days | 0.355 | 4 |" in text
     assert "2.00 TB are read, 5.05 TB written, in 1.5 million files" in text
     assert "101 $ a month" in text
+    assert "at 10 Gbit/s that takes 3.55 h" in text
     assert "The level group: 3.00 min" in text
     assert "36.0 ms a scan, which keeps up with 100 cores" in text
 
