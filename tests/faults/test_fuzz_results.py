@@ -202,12 +202,13 @@ def test_reports_of_damaged_images_and_curves(
 ) -> None:
     (image,) = output.rglob("*_desc-harmonized_T1w.nii.gz")
     curves = image.with_name(image.name.replace(".nii.gz", "_curves.safetensors"))
+    good = image.read_bytes()
     content = nib.load(image).to_bytes()
 
     @fuzz(tally, long, 15)
-    @given(st.binary(max_size=50), st.integers(0, len(content)))
-    def told(damage: bytes, place: int) -> None:
-        image.write_bytes(content[:place] + damage)
+    @given(st.binary(max_size=50), st.integers(0, len(content)), st.booleans())
+    def told(damage: bytes, place: int, curves_alone: bool) -> None:
+        image.write_bytes(good if curves_alone else content[:place] + damage)
         curves.write_bytes(damage)
         page = write_participant_report(output, "01", tmp_path / "raw", {})
         assert "No figures" in page.read_text(encoding="utf-8")
