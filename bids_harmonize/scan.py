@@ -26,8 +26,8 @@ from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")
 
-# Peak memory: the interpreter with its libraries; per voxel, besides the image as it is stored, three volumes
-# of float32 (read, scaled, harmonized) and what goes with a part of them.
+# Peak memory: the interpreter with its libraries; per voxel, besides the image as it is stored, the volumes
+# before and after, float32, and what the page about them takes to read one of them again.
 BASE_BYTES, BYTES_PER_VOXEL = 500_000_000, 14
 
 
