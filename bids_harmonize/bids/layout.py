@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_harmonize.bids.atomic import hidden_folder, remove_abandoned
 from bids_harmonize.bids.runs import MODALITY_OF_SUFFIX, Run, natural_key, parse_name
-from bids_harmonize.errors import CannotCreate, InvalidBIDS, NoInput, UsageError
+from bids_harmonize.errors import CannotCreate, InvalidBIDS, NoInput, UsageError, lacks_memory
 
 if TYPE_CHECKING:
     from bids import BIDSLayout
@@ -130,6 +130,7 @@ def _open(dataset: Path, allowed: re.Pattern[str], database: Path | None = None)
     except UnicodeEncodeError as error:
         raise InvalidBIDS(f"{error.object} has a name that is not UTF-8; rename it.") from error
     except Exception as error:
+        _give_up_without_memory(error)
         raise InvalidBIDS(f"pybids cannot index {dataset}: {type(error).__name__}: {error}") from error
 
 
@@ -140,6 +141,7 @@ def _index_all(dataset: Path, database_dir: Path) -> BIDSLayout:
     try:
         layout = pybids.BIDSLayout(dataset, validate=False, database_path=database_dir)
     except Exception as error:
+        _give_up_without_memory(error)
         raise UsageError(
             f"The index {database_dir / _DATABASE} cannot be used ({type(error).__name__}); "
             "delete it, or leave --bids-database-dir out."
@@ -158,6 +160,7 @@ def _pybids() -> Any:
     try:
         import bids
     except Exception as error:
+        _give_up_without_memory(error)
         raise UsageError(
             f"pybids cannot be loaded ({type(error).__name__}: {error}); correct or remove "
             "pybids_config.json in the home folder or the current one, if there is one"
@@ -167,6 +170,12 @@ def _pybids() -> Any:
             del os.environ["HOME"]
     bids.config.reset_options()
     return bids
+
+
+def _give_up_without_memory(error: Exception) -> None:
+    """Raise a `MemoryError` if that is what is behind an error: then the dataset is not to blame."""
+    if lacks_memory(error):
+        raise MemoryError from error
 
 
 def _make_database(dataset: Path, database_dir: Path) -> None:

@@ -113,3 +113,19 @@ def test_a_path_with_odd_characters(dataset: Path, add, tmp_path: Path) -> None:
     odd = tmp_path / "a b#c%20[d]+é"
     dataset.rename(odd)
     assert [run.path for run in images(odd, ["1"], None)] == [odd / "sub-1/anat/sub-1_T1w.nii"]
+
+
+@pytest.mark.parametrize("with_index", [False, True])
+def test_want_of_memory_is_not_blamed_on_the_dataset(
+    dataset: Path, add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_index: bool
+) -> None:
+    def out_of_memory(*given: object, **named: object) -> None:
+        raise MemoryError
+
+    add("sub-1/anat/sub-1_T1w.nii")
+    database = tmp_path / "index" if with_index else None
+    if database is not None:
+        images(dataset, ["1"], database)
+    monkeypatch.setattr("bids.BIDSLayout", out_of_memory)
+    with pytest.raises(MemoryError):
+        images(dataset, ["1"], database)
