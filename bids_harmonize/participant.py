@@ -32,6 +32,7 @@ from bids_harmonize.errors import (
     HarmonizeError,
     InputOutputError,
     NothingSelected,
+    lacks_memory,
     printable,
 )
 from bids_harmonize.image import open_image
@@ -279,7 +280,8 @@ def _report(options: Options, label: str, cards: Mapping[str, Mapping[str, Any]]
         return _unreported(options, label, str(error), error.exit_code)
     except Exception as error:
         log.debug("the report failed", exc_info=True)
-        said = f"{type(error).__name__}: {error}; please report it"
+        unknown = f"{type(error).__name__}: {error}; please report it"
+        said = "there is not enough memory; give the process more" if lacks_memory(error) else unknown
         return _unreported(options, label, said, BadData.exit_code)
 
 

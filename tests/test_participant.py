@@ -413,3 +413,16 @@ def test_a_scan_whose_process_was_killed_is_a_failure_with_a_crash_file(tmp_path
 def test_cpus_are_shared_out(tmp_path: Path, given: list[str], runs: int, expected: tuple[int, int]) -> None:
     options = parse([str(tmp_path), "/out", "participant", "--device", "cpu", *given])
     assert participant._shared_out(options, runs) == expected
+
+
+def test_a_page_for_which_there_is_no_memory_is_told_as_that(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("bids_harmonize.participant.write_participant_report", out_of_memory)
+    result = harmonize(dataset, tmp_path / "out", "participant")
+    assert result.code == 65
+    assert "sub-01.html was not written: there is not enough memory" in result.err
+    assert "please report it" not in result.err

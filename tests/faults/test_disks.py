@@ -373,7 +373,7 @@ def test_little_memory(undisturbed: Undisturbed, tmp_path: Path, long: bool, tal
     assert warm.run(tmp_path, dataset, *ARGUMENTS).code == 0
     (tmp_path / "out").rename(tmp_path / "reference")
     done = set()
-    for megabytes in (*range(1, 90, 6),) if long else (2, 25, 70):
+    for megabytes in (*range(1, 90, 6),) if long else (2, 25, 70, 85):
         result = warm.run(tmp_path, dataset, *ARGUMENTS, fault=LittleMemory(megabytes * 10**6))
         if result.code:
             _refused(result, BadData.exit_code, "memory")
