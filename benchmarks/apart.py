@@ -19,8 +19,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
+if TYPE_CHECKING:
+    import argparse
+
+RESULTS = Path(__file__).parent / "results"
 #: Of 10^6 bytes.
 MB = 1e6
 
@@ -79,6 +83,12 @@ def succeed(run: Run, command: Sequence[str | Path]) -> Measured:
     if measured.code != 0:
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {measured.code}: {measured.error}")
     return measured
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a benchmark works and where it writes."""
+    parser.add_argument("--work-dir", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the output")
 
 
 def describe_machine() -> dict[str, str | int | float]:

@@ -23,7 +23,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.apart import MB, Measured, Run, describe_machine, machine_line, run_apart, succeed
+from benchmarks.apart import (
+    MB,
+    Measured,
+    Run,
+    add_folders,
+    describe_machine,
+    machine_line,
+    run_apart,
+    succeed,
+)
 from benchmarks.one_scan import FLOOR, OURS
 from benchmarks.speed import shown_size, write_scan
 from benchmarks.table import number
@@ -215,10 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", default=SIZE, help="of a scan, as for benchmarks.speed")
     parser.add_argument("--repeats", type=int, default=3, help="times that each command is run")
     parser.add_argument("--cpus", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--work-dir", type=Path, help="where the temporary folder is made")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the output"
-    )
+    add_folders(parser)
     return parser
 
 

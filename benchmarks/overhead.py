@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from benchmarks.apart import describe_machine, machine_line
+from benchmarks.apart import RESULTS, describe_machine, machine_line
 from bids_harmonize.cluster import Wanted, cluster_of
 from bids_harmonize.workers import Crew, crew_of, in_order
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path(__file__).parent / "results",
+        default=RESULTS,
         help="folder of the output (default: benchmarks/results)",
     )
     given = parser.parse_args(argv)

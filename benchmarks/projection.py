@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.apart import RESULTS
 from benchmarks.one_scan import OURS
 from benchmarks.table import number
 
-ROOT = Path(__file__).parents[1]
 HOUR = 3600.0
 #: Bits of a gigabit network that arrive as bytes of files.
 MB_PER_GIGABIT = 110.0
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scans", type=int, default=100_000)
     parser.add_argument("--cores", nargs="+", type=int, default=[2, 16, 128, 1024])
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     return parser
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from benchmarks.apart import Run, describe_machine, machine_line, run_apart, succeed
+from benchmarks.apart import Run, add_folders, describe_machine, machine_line, run_apart, succeed
 from benchmarks.table import number
 from bids_harmonize.distribution import LEVELS, TISSUES
 from bids_harmonize.reference import QUANTILES
@@ -319,10 +319,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--people", type=int, default=10_000, help="people in the raw dataset")
     parser.add_argument("--scans", type=int, default=20_000, help="scans that the level group reports on")
     parser.add_argument("--repeats", type=int, default=3, help="times that each command is run")
-    parser.add_argument("--work-dir", type=Path, help="where the temporary folder is made")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the output"
-    )
+    add_folders(parser)
     return parser
 
 

@@ -30,14 +30,13 @@ import torch
 from intensity_normalization import NyulNormalizer, create_image
 from matplotlib.figure import Figure
 
-from benchmarks.apart import Measured, describe_machine, machine_line, run_apart
+from benchmarks.apart import Measured, add_folders, describe_machine, machine_line, run_apart
 from benchmarks.one_scan import FLOOR, METHODS, N4_WHOLE, OURS
 from benchmarks.table import OTHER_COLOUR, OURS_COLOUR, number
 from bids_harmonize.acquisition import Protocol
 from bids_harmonize.phantom import LABELS, Grid, Head, Receiver, Vector, head_labels, render
 from bids_harmonize.version import version
 
-ROOT = Path(__file__).parents[1]
 #: Methods that are fast enough to be measured at every size.
 USUAL = [name for name in METHODS if name != N4_WHOLE]
 #: A cube with a head in it, mm.
@@ -450,10 +449,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--devices", nargs="+", help="default: cpu, and cuda where there is some")
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a command is stopped")
-    parser.add_argument("--work-dir", type=Path, help="where the temporary folder is made")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the output"
-    )
+    add_folders(parser)
     return parser
 
 

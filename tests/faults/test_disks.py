@@ -365,13 +365,19 @@ def test_few_open_files(undisturbed: Undisturbed, tmp_path: Path, tally: Counter
     assert_whole(folder / "out", undisturbed.output, failed_before=True)
 
 
+def _with_a_large_scan(undisturbed: Undisturbed, folder: Path, name: str) -> Path:
+    """A dataset that has one; what is made of it when nothing happens is ``reference``."""
+    dataset = folder / "data"
+    shutil.copytree(undisturbed.dataset, dataset)
+    write_scan(dataset, name, image_of(head(9, (96, 96, 96)), 2))
+    assert warm.run(folder, dataset, *ARGUMENTS).code == 0
+    (folder / "out").rename(folder / "reference")
+    return dataset
+
+
 def test_little_memory(undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str]) -> None:
     """Memory that runs out, whoever asks for it: told as such, 65; the next run, with more, completes."""
-    dataset = tmp_path / "data"
-    shutil.copytree(undisturbed.dataset, dataset)
-    write_scan(dataset, "sub-00_T1w.nii.gz", image_of(head(9, (96, 96, 96)), 2))
-    assert warm.run(tmp_path, dataset, *ARGUMENTS).code == 0
-    (tmp_path / "out").rename(tmp_path / "reference")
+    dataset = _with_a_large_scan(undisturbed, tmp_path, "sub-00_T1w.nii.gz")
     done = set()
     for megabytes in (*range(1, 90, 6),) if long else (2, 25, 70, 85):
         result = warm.run(tmp_path, dataset, *ARGUMENTS, fault=LittleMemory(megabytes * 10**6))
@@ -418,11 +424,7 @@ def test_the_kernel_kills_it_for_memory(
     undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str]
 ) -> None:
     """As in a job with too little: what is finished is whole, and the next run, with more, completes."""
-    dataset = tmp_path / "data"
-    shutil.copytree(undisturbed.dataset, dataset)
-    write_scan(dataset, "sub-03_T1w.nii.gz", image_of(head(9, (96, 96, 96)), 2))
-    assert warm.run(tmp_path, dataset, *ARGUMENTS).code == 0
-    (tmp_path / "out").rename(tmp_path / "reference")
+    dataset = _with_a_large_scan(undisturbed, tmp_path, "sub-03_T1w.nii.gz")
     codes = set()
     for megabytes in (*range(4, 100, 6),) if long else (10, 30, 60):
         with _group_with(megabytes) as group:
