@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bids_harmonize.errors import HarmonizeError
-    from bids_harmonize.model import Harmonized, Model, Transform
+    from bids_harmonize.model.harmonizer import Harmonized, Model
+    from bids_harmonize.model.transform import Transform
 
 __all__ = ["HarmonizeError", "Harmonized", "Model", "Transform"]
 
-_MODULES = {"HarmonizeError": "errors", "Harmonized": "model", "Model": "model", "Transform": "model"}
+_MODULES = {
+    "HarmonizeError": "errors",
+    "Harmonized": "model.harmonizer",
+    "Model": "model.harmonizer",
+    "Transform": "model.transform",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Not at the top: PyTorch comes along, and --help would wait for it.
+    # The import is delayed because it loads PyTorch, for which `--help` would have to wait.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -2,29 +2,32 @@
 
 import re
 
-# Of the system, also where it loads a library, and of PyTorch on the CPU and on CUDA.
+# Out-of-memory messages of the operating system, of its loader of libraries, and of PyTorch (CPU, CUDA).
 _NO_MEMORY = re.compile(
     r"(cannot|can't) allocate memory|(not enough|out of) memory|_ALLOC_FAILED|failed to map segment",
     re.IGNORECASE,
 )
-# The middle of a longer sentence is left out: the file comes first in it, and what to do last.
-_LONGEST = 2000
+# The middle of a longer message is left out: the file comes first in it, and what to do last.
+_MAX_LENGTH = 2000
+
+OUT_OF_MEMORY = "out of memory; allow the process more"
+"""The message where memory ran out."""
 
 
-def printable(text: str) -> str:
-    """The text in one line: line breaks, control characters and bytes of no encoding become escapes."""
+def escape_unprintable(text: str) -> str:
+    """Write line breaks, control characters and bytes that are not text as escapes: one line is left."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class HarmonizeError(Exception):
-    """Base of every error a user may see: one clear sentence and an exit code."""
+    """Base of the errors that a user may see: one line, lower case without full stop, and an exit code."""
 
     exit_code = 1
 
-    def __init__(self, sentence: str = "") -> None:
-        # Names of files are part of it, and may be anything.
-        line, half = printable(sentence), _LONGEST // 2
-        super().__init__(line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}")
+    def __init__(self, message: str = "") -> None:
+        # Names of files are part of the message, and may hold any character.
+        line, half = escape_unprintable(message), _MAX_LENGTH // 2
+        super().__init__(line if len(line) <= _MAX_LENGTH else f"{line[:half]} ... {line[-half:]}")
 
 
 class InvalidBIDS(HarmonizeError):
@@ -75,6 +78,6 @@ class InputOutputError(HarmonizeError):
     exit_code = 74
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether memory ran out, which libraries tell by errors of many types."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, for which libraries raise errors of many types."""
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None

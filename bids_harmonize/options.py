@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+
+class ClusterKind(StrEnum):
+    """A kind of Dask cluster that can be started for a run."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+    KUBERNETES = "kubernetes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +26,7 @@ class ScanOptions:
     models : tuple of str
         Names of bundled models, or absolute paths of weight files; empty means the bundled ones.
     out_of_distribution : str
-        ``harmonize``, ``skip`` or ``fail``: what to do with scans unlike what the model is meant for.
+        ``harmonize``, ``skip`` or ``fail``: what to do with scans that look out of distribution.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     omp_nthreads : int or None
@@ -29,7 +38,7 @@ class ScanOptions:
     seed : int
         Seed of every random number.
     verbosity : int
-        How often ``-v`` was given; -1 for ``-q``.
+        Number of ``-v``, or -1 for ``-q``.
     command : tuple of str
         The command line as typed.
     """
@@ -63,25 +72,27 @@ class Options(ScanOptions):
     modalities : tuple of str
         Suffixes to harmonize.
     skip_validation : bool
-        Leave out the check that the input is valid BIDS.
+        Whether to leave out the check that the input is valid BIDS.
     database_dir : Path or None
         A PyBIDS database to open.
     n_cpus : int
         CPUs in all.
     scheduler : str or None
-        Address of a Dask scheduler, or the kind of cluster to make; None means this machine, without Dask.
+        Address of a Dask scheduler, or the `ClusterKind` to start; None means this machine, without Dask.
     work_dir : Path or None
-        Not needed; accepted as in other apps, and refused in the input.
+        A working folder, which is not needed; accepted as in other apps, and refused in the input.
     dry_run, stop_on_first_crash, reports_only : bool
         The switches of the same names.
     site_column : str or None
-        Column of participants.tsv that tells the site (level ``group``); None means the usual names.
+        Column of participants.tsv with the site (group level); None means the usual names.
     reference_size : int
-        Number of scans in the reference group (level ``train``).
+        Number of scans in the reference group (train level).
     steps : int or None
-        Number of training steps (level ``train``); None means the trainer's own.
+        Number of training steps (train level); None means the trainer's own.
     label_maps : Path or None
-        Folder of label maps to simulate acquisitions from (level ``train``).
+        Folder of label maps to simulate acquisitions from (train level).
+    echo_times : sequence of int or None
+        Echo times from which, and to which, a T2w reference group is brought (train level), ms.
     """
 
     bids_dir: Path
@@ -104,6 +115,7 @@ class Options(ScanOptions):
     reference_size: int
     steps: int | None
     label_maps: Path | None
+    echo_times: Sequence[int] | None
 
 
 @dataclass(frozen=True, kw_only=True)

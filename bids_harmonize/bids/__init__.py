@@ -1,1 +1,1 @@
-"""Everything that knows BIDS: selecting runs, reading sidecars, writing derivatives, resuming."""
+"""Everything that knows BIDS."""

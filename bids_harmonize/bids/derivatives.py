@@ -1,4 +1,4 @@
-"""Write the outputs; the face of all that knows what BIDS derivatives look like."""
+"""What the sidecars of derivatives hold."""
 
 from __future__ import annotations
 
@@ -6,93 +6,68 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from bids_harmonize.bids.atomic import remove_abandoned, write_atomically, write_json
-from bids_harmonize.bids.description import (
-    DATASET_FILES,
-    check_there,
-    container,
-    refuse_foreign,
-    staying,
-    write_dataset_files,
-)
-from bids_harmonize.bids.logs import write_crash, write_run_log
-from bids_harmonize.bids.outputs import (
-    check_inside,
-    check_locations,
-    output_path,
-    prepare_output,
-    report_path,
-    sidecar_path,
-    transform_path,
-    unharmonized_path,
-)
-from bids_harmonize.bids.resume import completed, file_sha256, options_hash, remove_output
-from bids_harmonize.bids.runs import Run
-from bids_harmonize.bids.sidecars import inherited_metadata
+from bids_harmonize.bids.input_metadata import inherited_metadata
+from bids_harmonize.bids.run import Run, label_in_name
 
-__all__ = [
-    "DATASET_FILES",
-    "check_inside",
-    "check_locations",
-    "check_there",
-    "completed",
-    "container",
-    "file_sha256",
-    "options_hash",
-    "output_path",
-    "prepare_output",
-    "refuse_foreign",
-    "remove_abandoned",
-    "remove_output",
-    "report_path",
-    "sidecar",
-    "sidecar_path",
-    "source_uri",
-    "staying",
-    "transform_path",
-    "unharmonized_path",
-    "write_atomically",
-    "write_crash",
-    "write_dataset_files",
-    "write_json",
-    "write_run_log",
-]
-
+PROVENANCE_KEY = "BidsHarmonize"
 DESCRIPTION = "{suffix} image with the intensities of a reference group, on the source's voxel grid."
 UNHARMONIZED = (
     "{suffix} image with the intensities of its source: it was not harmonized, because it is unlike what the "
     "model is meant for."
 )
+RESOLUTION = "The resolution of the source."
 
 
 def sidecar(
-    metadata: Mapping[str, Any], *, suffix: str, source: str, harmonize: Mapping[str, Any]
+    metadata: Mapping[str, Any],
+    *,
+    name: str,
+    suffix: str,
+    source: str,
+    harmonized: bool,
+    skull_stripped: bool,
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of an image's JSON file, of a harmonized one or one that was passed through.
+    """The content of the JSON file of a harmonized image, or of one that was passed through.
+
+    ``Description`` and ``Sources`` are the derivative's own. Every other field has the source's value, where
+    that has one that stays true; else what was found; else what BIDS says where nothing is known.
 
     Parameters
     ----------
     metadata
-        The source's metadata; what stays true is passed on.
+        The source's metadata.
+    name
+        The source's file name, whose ``space`` and ``res`` are the derivative's too.
     suffix
         The source's suffix, such as ``T1w``.
     source
         URI of the source.
-    harmonize
-        How the image was made: the ``BidsHarmonize`` object. For a later run to see that this one is done, it
-        must have ``InputSHA256``, ``ModelSHA256`` and ``OptionsSHA256``; where ``Harmonized`` is false, the
-        image was passed through.
+    harmonized
+        False if the image was passed through.
+    skull_stripped
+        Whether nothing but a brain was found in it.
+    provenance
+        How the image was made (`results.provenance.Provenance`), as JSON.
     """
-    description = DESCRIPTION if harmonize.get("Harmonized", True) else UNHARMONIZED
+    description = DESCRIPTION if harmonized else UNHARMONIZED
     return {
         "Description": description.format(suffix=suffix),
         "Sources": [source],
-        "SpatialReference": "orig",
-        **inherited_metadata(metadata),
-        "BidsHarmonize": dict(harmonize),
+        **_found(name, source, skull_stripped=skull_stripped),
+        **inherited_metadata(metadata, same_intensities=not harmonized),
+        PROVENANCE_KEY: dict(provenance),
     }
 
 
 def source_uri(run: Run, dataset_link_name: str = "raw") -> str:
     """BIDS URI of a run's image; the name is that of its dataset in ``DatasetLinks``."""
     return f"bids:{dataset_link_name}:{quote(str(run.relative))}"
+
+
+def _found(name: str, source: str, *, skull_stripped: bool) -> dict[str, Any]:
+    """What is true of the derivative of a source whose sidecar says nothing."""
+    # An image in another space is not in its original one; it is aligned to its source all the same.
+    in_own_space = label_in_name(name, "space") in (None, "orig")
+    found = {"SpatialReference": "orig" if in_own_space else source, "SkullStripped": skull_stripped}
+    return found | ({"Resolution": RESOLUTION} if label_in_name(name, "res") else {})

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from bids_harmonize.bids.atomic import write_json, write_text
-from bids_harmonize.bids.outputs import check_inside
-from bids_harmonize.bids.runs import Run, output_stem
-from bids_harmonize.errors import printable
+from bids_harmonize.bids.output_paths import check_inside
+from bids_harmonize.bids.run import Run, output_stem
+from bids_harmonize.errors import escape_unprintable
+from bids_harmonize.files.atomic import write_json, write_text
 
-_TOLD = re.compile(
+_RECORDED = re.compile(
     r"(?:OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES|SLURM_\w+|IS_DOCKER|BIDS_HARMONIZE_\w+"
 )
 _SECRET = re.compile(r"JWT|TOKEN|SECRET|KEY|PASS|CRED|AUTH", re.IGNORECASE)
@@ -46,8 +46,11 @@ def write_run_log(
     Path
         The log, a JSON file.
     """
-    told = {name: environment[name] for name in sorted(environment) if _TOLD.fullmatch(name)}
-    kept = {name: value for name, value in told.items() if not _SECRET.search(name)}
+    kept = {
+        name: environment[name]
+        for name in sorted(environment)
+        if _RECORDED.fullmatch(name) and not _SECRET.search(name)
+    }
     path = output_dir / "logs" / f"run_{_unique()}.json"
     started = datetime.now(UTC).isoformat(timespec="seconds")
     check_inside(path.parent, output_dir)
@@ -78,9 +81,9 @@ def write_crash(output_dir: Path, run: Run, error_text: str) -> Path:
     Path
         The crash file.
     """
-    path = output_dir / "logs" / f"crash_{_unique()}_{printable(output_stem(run))[-120:]}.txt"
+    path = output_dir / "logs" / f"crash_{_unique()}_{escape_unprintable(output_stem(run))[-120:]}.txt"
     check_inside(path.parent, output_dir)
-    write_text(path, f"{printable(str(run.relative))}\n\n{error_text.rstrip()}\n")
+    write_text(path, f"{escape_unprintable(str(run.relative))}\n\n{error_text.rstrip()}\n")
     return path
 
 
@@ -93,12 +96,12 @@ class Crash:
 
     @property
     def stem(self) -> str:
-        """Of the scan's file name."""
+        """The scan's file name without its extension."""
         return self.scan.name.split(".")[0]
 
 
 def read_crashes(output_dir: Path) -> list[Crash]:
-    """The last failure of every scan that ever failed, as `write_crash` recorded it."""
+    """Read the last failure of every scan that ever failed, as `write_crash` recorded it."""
     last: dict[PurePosixPath, Crash] = {}
     for path in sorted((output_dir / "logs").glob("crash_*.txt")):
         try:

@@ -1,1 +1,1 @@
-"""What is made of results: tables, figures, pages."""
+"""Pages and figures: rendering only, of results that are given."""

@@ -1,0 +1,52 @@
+"""``--dry-run``: print what the participant level would do, without loading the libraries that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bids_harmonize.bids.dataset_files import DATASET_FILES, require_own_dataset
+from bids_harmonize.bids.output_paths import report_path
+from bids_harmonize.bids.run import Run, conflicts
+from bids_harmonize.commands.scan_plan import RunSkipped, ScanPlan, plan_run
+from bids_harmonize.errors import HarmonizeError, escape_unprintable
+from bids_harmonize.model.card import ModelInfo, bundled_models, find_model
+from bids_harmonize.options import Options
+
+
+def print_plan(options: Options, runs: Sequence[Run]) -> int:
+    """Print what would be done with the runs, do nothing, and return the exit code."""
+    require_own_dataset(options.output_dir)
+    models = [find_model(model)[1] for model in (*options.models, *bundled_models())]
+    if options.device not in ("auto", "cpu"):
+        # Only torch knows whether the device exists.
+        from bids_harmonize.model.loading import torch_device
+
+        torch_device(options.device)
+    print("files of the dataset, if missing or out of date:")
+    for name in (*DATASET_FILES, "logs/run_*.json"):
+        print(f"    {options.output_dir / name}")
+    conflicting = conflicts(runs)
+    for run in runs:
+        try:
+            plan = plan_run(options, run, models, conflicting)
+        except RunSkipped as reason:
+            print(reason)
+        except HarmonizeError as error:
+            print(f"{escape_unprintable(str(run.relative))} would fail: {error}")
+        else:
+            _plan_line(options, plan)
+    print("a report of each participant with results, with figures if missing or out of date:")
+    for subject in dict.fromkeys(run.subject for run in runs):
+        print(f"    {escape_unprintable(str(report_path(options.output_dir, subject)))}")
+    return 0
+
+
+def _plan_line(options: Options, plan: ScanPlan[ModelInfo]) -> None:
+    if plan.complete and not options.force:
+        print(f"{plan.name} is up to date")
+        return
+    print(f"{plan.name} would be harmonized with model {plan.model.name}, into")
+    for path in plan.files:
+        print(f"    {path}")
+    if options.out_of_distribution == "skip" and plan.model.card.ood_detector is not None:
+        print(f"  or, if it looks out of distribution, unchanged into\n    {plan.unharmonized}")

@@ -1,0 +1,1 @@
+"""Who runs tasks: this process, worker processes, Dask, Slurm; and what is logged meanwhile."""

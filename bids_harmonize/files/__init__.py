@@ -1,0 +1,1 @@
+"""Files that are complete or not there, and readers that name what is wrong."""

@@ -1,0 +1,1 @@
+"""Numbers about intensities: arrays in, numbers out; no files, no torch."""

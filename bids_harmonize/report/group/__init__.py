@@ -1,0 +1,1 @@
+"""The page of all scans of one suffix."""

@@ -1,0 +1,1 @@
+"""Scans made from label maps by the MR signal equations."""

@@ -1,0 +1,1 @@
+"""From a reference group to the weights of a model and its card."""

@@ -1,0 +1,1 @@
+"""The alterations of a scan that a network learns to undo."""

@@ -1,0 +1,61 @@
+"""How often each family of alterations is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+K_SPACE = {
+    "RadialGain": 0.35,
+    "CentrePerturbation": 0.35,
+    "MagnitudePower": 0.35,
+    "LowBandToneMapped": 0.25,
+    "LowBandOtherScan": 0.08,
+    "Apodization": 0.35,
+}
+TONES = {"ToneCurve": 0.35, "LocalToneCurves": 0.3, "SurroundingGain": 0.5}
+SCANNER = {"SmoothField": 0.6, "Noise": 0.5, "SkullStripped": 0.2, "Cropped": 0.3}
+# Another contrast of a reference scan, tissue by tissue, by the signal equations.
+ACQUISITION = {"Acquisition": 0.45}
+# Without a brain there is no skull to strip and no tissue that is known.
+WITHOUT_BRAIN = {"ToneCurve": 0.7, "LocalToneCurves": 0.5, **K_SPACE, **SCANNER, "SkullStripped": 0.0}
+# Standard deviation of the logarithm of the scale: the bright value that a scan is divided by is that of fat
+# in one protocol and that of white matter in another.
+SCALE_JITTER = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How often each family alters a scan.
+
+    Attributes
+    ----------
+    frequencies
+        Probability of each family.
+    unaltered, mild
+        Shares of pairs that are not altered, or at `mild_strength`. Without them the network does not leave
+        a reference scan alone.
+    simulated
+        Share of pairs made of simulated heads, where there are any.
+    scale_jitter
+        Standard deviation of the logarithm of the scale.
+    second_pass
+        Share of pairs whose altered scan is harmonized once before, so that harmonizing twice is like
+        harmonizing once.
+    """
+
+    frequencies: Mapping[str, float] = field(
+        default_factory=lambda: {**TONES, **ACQUISITION, **K_SPACE, **SCANNER}
+    )
+    unaltered: float = 0.15
+    mild: float = 0.15
+    mild_strength: float = 0.3
+    simulated: float = 0.45
+    scale_jitter: float = SCALE_JITTER
+    second_pass: float = 0.25
+
+    def is_drawn(self, family: str, rng: np.random.Generator) -> bool:
+        """Draw whether a family alters the scan."""
+        return bool(rng.random() < self.frequencies.get(family, 0.0))
