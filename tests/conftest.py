@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from heads import HEAD_GRID, MPRAGE, ball_scan, random_network, write_model
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
-from bids_harmonize import model
-from bids_harmonize.network import CurveNetwork
-from bids_harmonize.phantom import Head, Receiver, head_labels, render
-from bids_harmonize.reference import ReferenceScan
+from bids_harmonize.commands import run_context
+from bids_harmonize.model import harmonizer
+from bids_harmonize.model.network import CurveNetwork
+from bids_harmonize.phantom.anatomy import Head, head_labels
+from bids_harmonize.phantom.scanner import Receiver, render
+from bids_harmonize.training.reference_group import ReferenceScan
+from tests.helpers.toy_datasets import write_dataset, write_scan
+from tests.helpers.toy_heads import HEAD_GRID, MPRAGE, ball_scan, random_network, write_model
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -22,6 +25,29 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 torch.set_num_threads(1)
+
+
+# All tests below these folders have the marker.
+MARKED_FOLDERS = {"faults": "faults", "benchmarks": "benchmark"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and those that look at a page in a browser."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in MARKED_FOLDERS:
+            item.add_marker(MARKED_FOLDERS[folder])
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give a run of the whole suite all cores, each file to one of them; `-n 0` prevents it."""
+    option = config.option
+    is_undecided = getattr(option, "numprocesses", 0) is None and not hasattr(config, "workerinput")
+    if is_undecided and not option.file_or_dir:
+        option.numprocesses, option.dist = "logical", "loadfile"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,8 +58,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def models_that_cannot_tell() -> Iterator[None]:
     """Models take whatever they are shown, toys too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "_recognizer", lambda card, path: None)
+        patch.setattr(harmonizer, "load_ood_detector", lambda card, path: None)
         yield
+
+
+@pytest.fixture
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The participant level of this process writes no reports: drawing them takes as long as all the rest."""
+    monkeypatch.setattr(run_context, "draw_scan_figures", lambda *_, **__: None)
+    monkeypatch.setattr(run_context, "write_participant_report", lambda *_: None)
+
+
+@pytest.fixture
+def one_scan(tmp_path: Path) -> Path:
+    """A dataset with one T1w scan of one participant, which a test may change."""
+    dataset = write_dataset(tmp_path / "data")
+    write_scan(dataset, "sub-01_T1w.nii.gz")
+    return dataset
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +93,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def head() -> Head:
-    """A person of the phantom, drawn coarsely."""
+    """A participant of the phantom, drawn coarsely."""
     return head_labels(0, spacing=3.5)
 
 

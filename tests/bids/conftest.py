@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_harmonize.bids.runs import MODALITY_OF_SUFFIX, Run, parse_name
+from bids_harmonize.bids.run import MODALITY_OF_SUFFIX, Run, parse_name
 
 Add = Callable[..., Path]
 

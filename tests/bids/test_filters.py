@@ -3,12 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from bids import BIDSLayout
+from bids.layout import Query, parse_file_entities
+from bids.layout.models import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_harmonize.bids.filters import Filters, accepts, labels
-from bids_harmonize.bids.runs import MODALITY_OF_SUFFIX, Run, parse_name
-from bids_harmonize.errors import UsageError
+from bids_harmonize.bids.filters import ENTITY_KEYS, INDEX_KEYS, Filters, accepts, labels, read_filter_file
+from bids_harmonize.bids.run import MODALITY_OF_SUFFIX, Run, parse_name
+from bids_harmonize.errors import NoInput, UsageError
 
 LABELS = st.text("ab01", min_size=1, max_size=3)
 
@@ -130,3 +133,93 @@ def test_absent_any_and_a_label_divide_all_runs(label: str, other: str) -> None:
     assert wants(present, acq="*") and not wants(present, acq=None)
     assert wants(absent, acq=None) and not wants(absent, acq="*")
     assert wants(present, acq=other) == (label == other)
+
+
+def test_the_entities_are_those_of_the_bids_schema_and_of_pybids() -> None:
+    schema = pytest.importorskip("bidsschematools.schema").load_schema().objects.entities
+    keys = {name: rule["name"] for name, rule in schema.items()}
+    # pybids calls one of them by a name of its own.
+    assert keys == {name: key for name, key in ENTITY_KEYS.items() if name != "staining"}
+    assert {rule["name"] for rule in schema.values() if rule["format"] == "index"} == INDEX_KEYS
+    no_entities = {"suffix", "extension", "datatype", "fmap", "scans"}
+    for entity in set(Config.load("bids").entities) - no_entities:
+        Filters(bids_filters={"t1w": {entity: "x"}})
+
+
+NAMES = [
+    "sub-1_T1w.nii",
+    "sub-1_T1w.nii.gz",
+    "sub-1_acq-x_T1w.nii",
+    "sub-1_acq-x_run-01_T1w.nii",
+    "sub-1_acq-y_run-2_T1w.nii.gz",
+    "sub-1_ses-a_T1w.nii",
+    "sub-1_ses-b_acq-x_T1w.nii",
+    "sub-1_ce-gd_T1w.nii",
+    "sub-1_rec-n_echo-1_T1w.nii",
+]
+QUERIES = [
+    {"acquisition": "x"},
+    {"acquisition": None},
+    {"acquisition": "*"},
+    {"acquisition": ["x", "y"]},
+    {"run": 1},
+    {"run": None, "acquisition": "x"},
+    {"session": "b"},
+    {"session": None},
+    {"ceagent": "gd"},
+    {"reconstruction": "n"},
+    {"extension": ".nii.gz"},
+    {"suffix": "T2w"},
+]
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> BIDSLayout:
+    folder = tmp_path_factory.mktemp("valid")
+    (folder / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    for name in NAMES:
+        path = folder / run(name).path.relative_to("/d")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return BIDSLayout(folder)
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+def test_of_valid_names_pybids_selects_the_same(layout: BIDSLayout, query: dict[str, object]) -> None:
+    special = {None: Query.NONE, "*": Query.ANY}
+    asked = {
+        key: special.get(value, value) if not isinstance(value, list) else value
+        for key, value in query.items()
+    }
+    found = layout.get(return_type="filename", **{"suffix": "T1w", **asked})
+    assert {Path(path).name for path in found} == {name for name in NAMES if wants(name, **query)}
+
+
+def test_labels_that_pybids_cuts_are_told_apart() -> None:
+    assert parse_file_entities("/sub-1/anat/sub-1_acq-my-a_T1w.nii")["acquisition"] == "my"
+    assert wants("sub-1_acq-my-a_T1w.nii", acq="my-a")
+    assert not wants("sub-1_acq-my-a_T1w.nii", acq="my-b")
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (None, NoInput),
+        (b"", UsageError),
+        (b'\xef\xbb\xbf{"t1w": {}}', UsageError),
+        (b"[]", UsageError),
+        (b'{"t1w": "mprage"}', UsageError),
+    ],
+)
+def test_a_filter_file_that_is_none(tmp_path: Path, content: bytes | None, error: type[Exception]) -> None:
+    path = tmp_path / "filters.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error, match=path.name):
+        read_filter_file(path)
+
+
+def test_a_filter_file_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "filters.json"
+    path.write_text('{"t1w": {"acq": null, "run": [1, 2]}, "bold": {"task": "rest"}}')
+    assert read_filter_file(path) == {"t1w": {"acq": None, "run": [1, 2]}, "bold": {"task": "rest"}}

@@ -40,7 +40,7 @@ def test_the_last_failure_of_each_scan_is_read_again(tmp_path: Path, run_at) -> 
         ("sub-1_T1w.nii", "New."),
     ):
         path = write_crash(tmp_path, run_at(f"sub-{scan[4]}/anat/{scan}"), f"{sentence}\n\nTraceback")
-        # As if a second had passed.
+        # The file is renamed as if a second had passed.
         path.rename(path.with_name(f"crash_2026010{len(list(path.parent.iterdir()))}_{path.name[-20:]}"))
     (tmp_path / "logs" / "crash_0_empty.txt").write_text("")
     found = {crash.stem: crash.sentence for crash in read_crashes(tmp_path)}

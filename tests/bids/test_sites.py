@@ -71,7 +71,7 @@ WRONG = {
     "ragged": (["participant_id\tsite", "sub-01\tA\tB"], "3 instead of 2 columns in line 2"),
     "spaces": (["participant_id site", "sub-01 A"], "participant_id"),
     "two sites": (["participant_id\tsite", "sub-01\tA", "sub-01\tB"], "different lines for sub-01"),
-    "nobody": (["participant_id\tsite"], "lists nobody"),
+    "nobody": (["participant_id\tsite"], "lists no participant"),
     "empty": ([], "participant_id"),
     "no site": (["participant_id\tsite", "sub-01\tn/a"], "names no site for any"),
     "others": (["participant_id\tsite", "sub-77\tA"], "names no site for any"),
@@ -104,7 +104,7 @@ def test_a_link_that_was_not_fetched_is_told(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_not_there_is_an_error_with_those_that_are(table, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no .*participants\.tsv"):
+    with pytest.raises(UsageError, match=r"participants\.tsv does not exist"):
         assign_sites(PEOPLE, SIDECARS, tmp_path, "hospital")
     with pytest.raises(UsageError, match="no column 'hospital', but participant_id, site"):
         assign_sites(PEOPLE, SIDECARS, table("participant_id\tsite", "sub-01\tA"), "hospital")

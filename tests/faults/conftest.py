@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-import warm
+
+from tests.helpers import warm_processes
 
 TALLY = pytest.StashKey[Counter[str]]()
 
@@ -34,4 +35,4 @@ def long(pytestconfig: pytest.Config) -> bool:
 def nothing_left_running() -> Iterator[None]:
     """Processes of the test end with it."""
     yield
-    warm.end_all()
+    warm_processes.end_all()

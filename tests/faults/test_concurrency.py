@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import warm
-from sound import assert_sound, assert_whole
-from toys import Result, counts, head, image_of, write_dataset, write_scan
+
+from tests.helpers import warm_processes
+from tests.helpers.soundness import assert_sound, assert_whole
+from tests.helpers.toy_datasets import Result, counts, head, image_of, write_dataset, write_scan
 
 PEOPLE = ("01", "02", "03", "04")
 SUFFIXES = ("T1w", "T2w")
@@ -37,18 +38,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     dataset, output = write_dataset(folder / "data"), folder / "out"
     for seed, name in enumerate(NAMES):
         write_scan(dataset, name, image_of(head(seed, (10, 12, 10)), 16))
-    result = warm.run(folder, dataset, *ARGUMENTS, fault=warm.Counted(output, folder / "touches"))
+    result = warm_processes.run(
+        folder, dataset, *ARGUMENTS, fault=warm_processes.Counted(output, folder / "touches")
+    )
     assert result.code == 0, result.err
     touches = len((folder / "touches").read_text().splitlines())
     return Undisturbed(dataset=dataset, output=output, touches=touches)
 
 
 def _spread(generator: random.Random, count: int, end: int) -> list[int]:
-    """Touches of a file, from the first to the last, one in each of so many equal parts."""
+    """Touches of a file, from the first to the last, one in each of as many equal parts."""
     return [1 + int((part + generator.random()) / count * end) for part in range(count)]
 
 
-def _all_done(running: Sequence[warm.Running]) -> list[Result]:
+def _all_done(running: Sequence[warm_processes.Running]) -> list[Result]:
     results = [process.wait() for process in running]
     for result in results:
         assert (result.code, "Traceback" in result.err) == (0, False), result.err
@@ -56,11 +59,11 @@ def _all_done(running: Sequence[warm.Running]) -> list[Result]:
 
 
 def test_a_job_array(undisturbed: Undisturbed, tmp_path: Path, tally: Counter[str]) -> None:
-    """A process for every scan, two per person, all at once: every file, one description, whole pages."""
+    """A process per scan, two per participant, all at once: every file, one description, whole pages."""
     jobs = [(label, suffix) for label in PEOPLE for suffix in SUFFIXES]
     results = _all_done(
         [
-            warm.start(
+            warm_processes.start(
                 tmp_path,
                 undisturbed.dataset,
                 *ARGUMENTS,
@@ -80,7 +83,9 @@ def test_a_job_array(undisturbed: Undisturbed, tmp_path: Path, tally: Counter[st
 
 def test_all_do_the_same(undisturbed: Undisturbed, tmp_path: Path, tally: Counter[str]) -> None:
     """Processes that all do all scans, at once: none disturbs another, and each finds all done in the end."""
-    results = _all_done([warm.start(tmp_path, undisturbed.dataset, *ARGUMENTS) for _ in range(PROCESSES)])
+    results = _all_done(
+        [warm_processes.start(tmp_path, undisturbed.dataset, *ARGUMENTS) for _ in range(PROCESSES)]
+    )
     for result in results:
         assert sum(counts(result).values()) == len(NAMES)
     assert_whole(tmp_path / "out", undisturbed.output)
@@ -96,19 +101,21 @@ def test_some_are_killed_meanwhile(
         folder = tmp_path / str(n)
         folder.mkdir()
         killed = [
-            warm.start(
+            warm_processes.start(
                 folder,
                 undisturbed.dataset,
                 *ARGUMENTS,
-                fault=warm.AtTouch(moment, folder / "out", signal.SIGKILL),
+                fault=warm_processes.AtTouch(moment, folder / "out", signal.SIGKILL),
             )
             for moment in _spread(generator, PROCESSES // 2, undisturbed.touches // 2)
         ]
-        others = [warm.start(folder, undisturbed.dataset, *ARGUMENTS) for _ in range(PROCESSES // 2)]
+        others = [
+            warm_processes.start(folder, undisturbed.dataset, *ARGUMENTS) for _ in range(PROCESSES // 2)
+        ]
         _all_done(others)
         assert [process.wait().code for process in killed] == len(killed) * [-signal.SIGKILL]
         assert_sound(folder / "out", undisturbed.output)
-        _all_done([warm.start(folder, undisturbed.dataset, *ARGUMENTS)])
+        _all_done([warm_processes.start(folder, undisturbed.dataset, *ARGUMENTS)])
         assert_whole(folder / "out", undisturbed.output)
         tally["kills survived"] += len(killed)
 
@@ -125,23 +132,23 @@ def test_one_is_slower(
     for n, moment in enumerate(_spread(generator, 16 if long else 3, undisturbed.touches)):
         folder = tmp_path / str(n)
         folder.mkdir()
-        fault = warm.AtTouch(moment, folder / "out", signal.SIGSTOP)
-        slower = warm.start(folder, undisturbed.dataset, *ARGUMENTS, fault=fault)
-        warm.hold(slower)
+        fault = warm_processes.AtTouch(moment, folder / "out", signal.SIGSTOP)
+        slower = warm_processes.start(folder, undisturbed.dataset, *ARGUMENTS, fault=fault)
+        warm_processes.hold(slower)
         hidden = set(folder.rglob(".tmp-*"))
         held += len(hidden)
-        _all_done([warm.start(folder, undisturbed.dataset, *ARGUMENTS)])
+        _all_done([warm_processes.start(folder, undisturbed.dataset, *ARGUMENTS)])
         assert set(folder.rglob(".tmp-*")) == hidden
         if then == signal.SIGCONT:
-            assert warm.go_on(slower).code == 0
+            assert warm_processes.go_on(slower).code == 0
         else:
             slower.process.kill()
             assert slower.wait().code == -signal.SIGKILL
             assert_sound(folder / "out", undisturbed.output)
-            _all_done([warm.start(folder, undisturbed.dataset, *ARGUMENTS)])
+            _all_done([warm_processes.start(folder, undisturbed.dataset, *ARGUMENTS)])
         assert_whole(folder / "out", undisturbed.output)
         tally["processes that shared an output"] += 2
-    # Else no file was being written at any of the moments.
+    # Otherwise no file was being written at any of the moments.
     assert held > 0
 
 
@@ -155,16 +162,16 @@ def test_reports_of_scans_that_are_done_again(
     person, figures = (*ARGUMENTS, "--participant-label", PEOPLE[0]), f"sub-{PEOPLE[0]}/figures"
     # A page needs its figures drawn anew.
     shutil.rmtree(tmp_path / "out" / figures)
-    fault: warm.Fault = warm.Counted(tmp_path / "out", tmp_path / "touches")
-    _all_done([warm.start(tmp_path, undisturbed.dataset, *person, slower, fault=fault)])
+    fault: warm_processes.Fault = warm_processes.Counted(tmp_path / "out", tmp_path / "touches")
+    _all_done([warm_processes.start(tmp_path, undisturbed.dataset, *person, slower, fault=fault)])
     touches = len((tmp_path / "touches").read_text().splitlines())
     for moment in _spread(random.Random(23), 30 if long else 2, touches):
         shutil.rmtree(tmp_path / "out" / figures)
-        fault = warm.AtTouch(moment, tmp_path / "out", signal.SIGSTOP)
-        held = warm.start(tmp_path, undisturbed.dataset, *person, slower, fault=fault)
-        warm.hold(held)
-        _all_done([warm.start(tmp_path, undisturbed.dataset, *person, faster)])
-        assert warm.go_on(held).code == 0, held.err.read_text()
+        fault = warm_processes.AtTouch(moment, tmp_path / "out", signal.SIGSTOP)
+        held = warm_processes.start(tmp_path, undisturbed.dataset, *person, slower, fault=fault)
+        warm_processes.hold(held)
+        _all_done([warm_processes.start(tmp_path, undisturbed.dataset, *person, faster)])
+        assert warm_processes.go_on(held).code == 0, held.err.read_text()
         assert_whole(tmp_path / "out", undisturbed.output)
         tally["processes that shared an output"] += 2
 
@@ -176,18 +183,20 @@ def test_a_sidecar_that_vanishes_before_it_is_read(
     """A scan is done again by another process just when its sidecar is to be read for a page: no failure."""
     output, image = tmp_path / "out", f"sub-{PEOPLE[0]}_desc-harmonized_T1w"
     shutil.copytree(undisturbed.output, output)
-    reading = warm.AtTouch(1, output, signal.SIGSTOP, what=f"open {image}.json")
-    reports = warm.start(tmp_path, undisturbed.dataset, "out", *reader, fault=reading)
-    warm.hold(reports)
+    reading = warm_processes.AtTouch(1, output, signal.SIGSTOP, what=f"open {image}.json")
+    reports = warm_processes.start(tmp_path, undisturbed.dataset, "out", *reader, fault=reading)
+    warm_processes.hold(reports)
     # The sidecar is removed before the image.
-    removing = warm.AtTouch(1, output, signal.SIGSTOP, what=f"os.remove {image}.nii.gz")
+    removing = warm_processes.AtTouch(1, output, signal.SIGSTOP, what=f"os.remove {image}.nii.gz")
     person = ("--participant-label", PEOPLE[0])
-    again = warm.start(tmp_path, undisturbed.dataset, *ARGUMENTS, *person, "--force", fault=removing)
-    warm.hold(again)
+    again = warm_processes.start(
+        tmp_path, undisturbed.dataset, *ARGUMENTS, *person, "--force", fault=removing
+    )
+    warm_processes.hold(again)
     assert not output.joinpath(f"sub-{PEOPLE[0]}/anat/{image}.json").exists()
-    result = warm.go_on(reports)
+    result = warm_processes.go_on(reports)
     assert (result.code, "Traceback" in result.err) == (0, False), result.err
-    assert warm.go_on(again).code == 0
+    assert warm_processes.go_on(again).code == 0
     for path in output.glob("group_*"):
         path.unlink()
     assert_whole(output, undisturbed.output)

@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from toys import harmonize, head, image_of, output_of, sidecar_of, voxels_of, write_dataset, write_scan
 
-from bids_harmonize import grid, model
-from bids_harmonize.model import Model
+from bids_harmonize.model import bilateral_grid, harmonizer, loading, transform
+from bids_harmonize.model.harmonizer import Model
+from tests.helpers.toy_datasets import (
+    harmonize,
+    head,
+    image_of,
+    output_of,
+    sidecar_of,
+    voxels_of,
+    write_dataset,
+    write_scan,
+)
 
 GPU = torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -25,13 +34,16 @@ class SmallMemory:
         self.voxels = voxels
         self.tried: list[int] = []
 
-    def slice_planes(self, curves: Any, cells: Any, volume: torch.Tensor, chunk: slice) -> torch.Tensor:
-        self.tried.append(volume.numel())
-        if volume.numel() > self.voxels:
+    def slice_volume(
+        self, curves: Any, cells: Any, volume: torch.Tensor, chunk_voxels: int, unit: float
+    ) -> torch.Tensor:
+        """As `bilateral_grid.slice_volume`, which holds one plane at least at a time."""
+        plane = volume.shape[0] * volume.shape[1]
+        at_once = min(volume.numel(), max(plane, chunk_voxels))
+        self.tried.append(at_once)
+        if at_once > self.voxels:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 TiB.")
-        return self.original(curves, cells, volume, chunk)
-
-    original = staticmethod(grid._slice_planes)
+        return bilateral_grid.slice_volume(curves, cells, volume, chunk_voxels, unit)
 
 
 @pytest.fixture
@@ -48,21 +60,20 @@ def test_simulated_smaller_chunks_give_the_same_voxels(
     """Simulated: where a whole scan does not fit, parts of it do; a warning and the sidecar say so."""
     assert harmonize(dataset, tmp_path / "plenty", "participant").code == 0
     plane = 24 * 20
-    monkeypatch.setattr(model, "CHUNK_VOXELS", model.FEWER_VOXELS * plane)
+    monkeypatch.setattr(harmonizer, "CHUNK_VOXELS", harmonizer.CHUNK_REDUCTION * plane)
     memory = SmallMemory(plane)
-    monkeypatch.setattr(grid, "_slice_planes", memory.slice_planes)
+    monkeypatch.setattr(transform, "slice_volume", memory.slice_volume)
     result = harmonize(dataset, tmp_path / "out", "participant")
     assert result.code == 0, result.err
-    said = [line for line in result.err.splitlines() if "too small" in line]
-    assert said == [
-        "sub-01/anat/sub-01_T1w.nii.gz: the memory of the device cpu was too small; "
-        "it was harmonized in smaller parts"
-    ]
+    (warning,) = (line for line in result.err.splitlines() if "too small" in line)
+    assert warning.startswith("sub-01/anat/sub-01_T1w.nii.gz: ")
     assert max(memory.tried) > plane
     for name, remarked in (("sub-01_T1w.nii.gz", True), ("sub-02_T1w.nii.gz", False)):
         output = output_of(tmp_path / "out", name)
         warnings = sidecar_of(output)["BidsHarmonize"]["Warnings"]
-        assert any("in smaller parts" in warning for warning in warnings) is remarked
+        assert (
+            "the memory of the device cpu was too small; it was harmonized in smaller parts" in warnings
+        ) is (remarked)
         assert (voxels_of(output) == voxels_of(output_of(tmp_path / "plenty", name))).all()
     tally["scans survived a full GPU (simulated)"] += 1
 
@@ -71,7 +82,7 @@ def test_simulated_then_the_cpu_does_it(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Counter[str]
 ) -> None:
     """Simulated: where not even parts fit, the CPU does the scan, and the sidecar names it as the device."""
-    splat = model.splat
+    splat = bilateral_grid.splat
     tried: list[str] = []
 
     def out_of_memory(volume: torch.Tensor, cells: Any, device: torch.device, unit: float) -> torch.Tensor:
@@ -82,7 +93,7 @@ def test_simulated_then_the_cpu_does_it(
 
     load = Model.load.__func__  # type: ignore[attr-defined]
     assert harmonize(dataset, tmp_path / "cpu", "participant").code == 0
-    monkeypatch.setattr(model, "splat", out_of_memory)
+    monkeypatch.setattr(harmonizer, "splat", out_of_memory)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: tried.append("emptied"))
     monkeypatch.setattr(
         Model, "load", classmethod(lambda cls, *given: replace(load(cls, *given), device=GPU))
@@ -105,10 +116,10 @@ def test_simulated_no_memory_anywhere_fails_with_a_sentence(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulated: a scan that fits nowhere fails, as bad data do, and says what to do."""
-    monkeypatch.setattr(grid, "_slice_planes", SmallMemory(0).slice_planes)
+    monkeypatch.setattr(transform, "slice_volume", SmallMemory(0).slice_volume)
     result = harmonize(dataset, tmp_path / "out", "participant")
     assert result.code == 65
-    assert result.err.count("needs more memory than there is; give it more") == 2
+    assert result.err.count("out of memory; allow the process more") == 2
     assert "Traceback" not in result.err
 
 
@@ -121,12 +132,12 @@ def test_simulated_a_gpu_that_is_full_from_the_start(caplog: pytest.LogCaptureFi
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return self
 
-    monkeypatched = model.log.propagate
-    model.log.propagate = True
+    monkeypatched = loading.log.propagate
+    loading.log.propagate = True
     try:
-        network, device = model._placed(Network(), GPU)  # type: ignore[arg-type]
+        network, device = loading.to_device_or_cpu(Network(), GPU)  # type: ignore[arg-type]
     finally:
-        model.log.propagate = monkeypatched
+        loading.log.propagate = monkeypatched
     assert (type(network), device.type) == (Network, "cpu")
     assert "the device cuda has no memory left; the CPU is used instead" in caplog.text
 

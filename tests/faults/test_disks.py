@@ -1,4 +1,7 @@
-"""Disks that are full, read-only, slow, broken or gone, and other limits of the system."""
+"""Disks that are full, read-only, slow, broken or gone, and other limits of the system.
+
+It is one file because nearly all of its tests compare with one undisturbed output, which is made once.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import warm
-from sound import assert_sound, assert_whole, finished
-from toys import Result, head, image_of, write_dataset, write_scan
 
 from bids_harmonize.errors import BadData, CannotCreate, InputOutputError
+from tests.helpers import warm_processes
+from tests.helpers.soundness import assert_sound, assert_whole, finished
+from tests.helpers.toy_datasets import Result, head, image_of, write_dataset, write_scan
 
 NAMES = ("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz", "sub-02_T2w.nii.gz")
 ARGUMENTS = ("out", "participant", "--save-transform")
@@ -27,7 +30,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount f
 needs_user = pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc, which compiles the disk's faults")
 
-# Before the system's own functions, those of the disk: slow, or with an error on the n-th flush.
+# A library that replaces the system's functions and simulates a disk: slow, or failing on the n-th flush.
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -106,8 +109,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     dataset, output = write_dataset(folder / "data"), folder / "out"
     for seed, name in enumerate(NAMES):
         write_scan(dataset, name, image_of(head(seed, (12, 14, 12)), 14))
-    fault = warm.Counted(output, folder / "touches")
-    result = warm.run(folder, dataset, *ARGUMENTS, fault=fault)
+    fault = warm_processes.Counted(output, folder / "touches")
+    result = warm_processes.run(folder, dataset, *ARGUMENTS, fault=fault)
     assert result.code == 0, result.err
     touches = len((folder / "touches").read_text().splitlines())
     return Undisturbed(dataset=dataset, output=output, touches=touches)
@@ -143,7 +146,7 @@ def _refused(result: Result, code: int, words: str) -> list[str]:
 
 
 def _finish(undisturbed: Undisturbed, folder: Path) -> None:
-    result = warm.run(folder, undisturbed.dataset, *ARGUMENTS)
+    result = warm_processes.run(folder, undisturbed.dataset, *ARGUMENTS)
     assert result.code == 0, result.err
     assert_whole(folder / "out", undisturbed.output, failed_before=True)
 
@@ -159,7 +162,7 @@ def test_a_full_disk(undisturbed: Undisturbed, tmp_path: Path, long: bool, tally
     for n in range(count):
         size = int((n + generator.random()) / count * 0.95 * undisturbed.size)
         with _disk(tmp_path / str(n), f"size={max(size, resource.getpagesize())}") as place:
-            result = warm.run(tmp_path / str(n), undisturbed.dataset, *ARGUMENTS)
+            result = warm_processes.run(tmp_path / str(n), undisturbed.dataset, *ARGUMENTS)
             lines = _refused(result, InputOutputError.exit_code, "No space left on device")
             assert all(str(place) in line for line in lines)
             assert list(place.rglob(".tmp-*")) == []
@@ -168,7 +171,7 @@ def test_a_full_disk(undisturbed: Undisturbed, tmp_path: Path, long: bool, tally
             assert _remount(place, "size=64m")
             _finish(undisturbed, tmp_path / str(n))
         tally["full disks survived"] += 1
-    # Else the disk was always full before the first scan, and little was tried.
+    # Otherwise the disk was always full before the first scan, and little was tried.
     assert done > 0
 
 
@@ -178,7 +181,7 @@ def test_a_disk_that_takes_no_more_files(
 ) -> None:
     """No space for the names of files, though there is for bytes: as a full disk."""
     with _disk(tmp_path, "size=64m,nr_inodes=12") as place:
-        result = warm.run(tmp_path, undisturbed.dataset, *ARGUMENTS)
+        result = warm_processes.run(tmp_path, undisturbed.dataset, *ARGUMENTS)
         _refused(result, InputOutputError.exit_code, "No space left on device")
         assert list(place.rglob(".tmp-*")) == []
         assert_sound(place, undisturbed.output, pages=False)
@@ -198,7 +201,7 @@ def test_a_read_only_disk(undisturbed: Undisturbed, tmp_path: Path, tally: Count
         if done:
             _finish(undisturbed, tmp_path)
         assert _remount(place, "ro")
-        result = warm.run(tmp_path, undisturbed.dataset, *ARGUMENTS)
+        result = warm_processes.run(tmp_path, undisturbed.dataset, *ARGUMENTS)
         (line,) = _refused(result, CannotCreate.exit_code, "Read-only file system")
         assert (str(place) in line, result.err.count("\n")) == (True, 1)
         assert _remount(place, "rw")
@@ -215,11 +218,11 @@ def test_a_disk_that_becomes_read_only(undisturbed: Undisturbed, tmp_path: Path,
             for path in place.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             # The system refuses while a file is being written; soon after it is not.
-            fault = warm.AtTouch(moment, place, signal.SIGSTOP)
-            running = warm.start(tmp_path, undisturbed.dataset, *ARGUMENTS, fault=fault)
-            warm.hold(running)
+            fault = warm_processes.AtTouch(moment, place, signal.SIGSTOP)
+            running = warm_processes.start(tmp_path, undisturbed.dataset, *ARGUMENTS, fault=fault)
+            warm_processes.hold(running)
             remounted = _remount(place, "ro")
-            result = warm.go_on(running)
+            result = warm_processes.go_on(running)
             moment += 1
         _refused(result, CannotCreate.exit_code, "Read-only file system")
         assert_sound(place, undisturbed.output, pages=False)
@@ -232,7 +235,7 @@ def test_a_disk_that_becomes_read_only(undisturbed: Undisturbed, tmp_path: Path,
 def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed, tmp_path: Path) -> None:
     """One sentence that names the folder, and 73."""
     (tmp_path / "out").mkdir(mode=0o555)
-    result = warm.run(tmp_path, undisturbed.dataset, *ARGUMENTS)
+    result = warm_processes.run(tmp_path, undisturbed.dataset, *ARGUMENTS)
     (line,) = _refused(result, CannotCreate.exit_code, "Permission denied")
     assert str(tmp_path / "out") in line
     (tmp_path / "out").chmod(0o755)
@@ -242,12 +245,12 @@ def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed, tmp_path:
 # Gone
 
 
-def _vanish(folder: Path, running: warm.Running) -> Result:
+def _vanish(folder: Path, running: warm_processes.Running) -> Result:
     """Move the output away while the program stands still, and let it go on."""
-    warm.hold(running)
+    warm_processes.hold(running)
     if (folder / "out").exists():
         (folder / "out").rename(folder / "moved")
-    return warm.go_on(running)
+    return warm_processes.go_on(running)
 
 
 def _come_back(folder: Path) -> None:
@@ -265,8 +268,8 @@ def test_an_output_folder_that_vanishes(
         folder = tmp_path / str(n)
         folder.mkdir()
         moment = 1 + int((n + generator.random()) / count * (undisturbed.touches - 1))
-        fault = warm.AtTouch(moment, folder / "out", signal.SIGSTOP)
-        result = _vanish(folder, warm.start(folder, undisturbed.dataset, *ARGUMENTS, fault=fault))
+        fault = warm_processes.AtTouch(moment, folder / "out", signal.SIGSTOP)
+        result = _vanish(folder, warm_processes.start(folder, undisturbed.dataset, *ARGUMENTS, fault=fault))
         if result.code == 0:
             assert_whole(folder / "out", undisturbed.output)
         else:
@@ -285,21 +288,21 @@ def test_an_output_folder_that_vanishes_while_it_is_reported_on(
     """Told, whenever it happens; done again, the reports are those of an undisturbed run."""
     reference = tmp_path / "reference"
     shutil.copytree(undisturbed.output, reference / "out")
-    fault = warm.Counted(reference / "out", tmp_path / "touches")
-    assert warm.run(reference, undisturbed.dataset, *arguments, fault=fault).code == 0
+    fault = warm_processes.Counted(reference / "out", tmp_path / "touches")
+    assert warm_processes.run(reference, undisturbed.dataset, *arguments, fault=fault).code == 0
     touches = len((tmp_path / "touches").read_text().splitlines())
     generator, count = random.Random(13), 15 if long else 2
     for n in range(count):
         folder = tmp_path / str(n)
         shutil.copytree(undisturbed.output, folder / "out")
         moment = 1 + int((n + generator.random()) / count * (touches - 1))
-        fault = warm.AtTouch(moment, folder / "out", signal.SIGSTOP)
-        result = _vanish(folder, warm.start(folder, undisturbed.dataset, *arguments, fault=fault))
+        fault = warm_processes.AtTouch(moment, folder / "out", signal.SIGSTOP)
+        result = _vanish(folder, warm_processes.start(folder, undisturbed.dataset, *arguments, fault=fault))
         assert result.code != 0
         assert f"{folder}/out" in result.err
         assert "Traceback" not in result.err
         _come_back(folder)
-        assert warm.run(folder, undisturbed.dataset, *arguments).code == 0
+        assert warm_processes.run(folder, undisturbed.dataset, *arguments).code == 0
         assert_whole(folder / "out", reference / "out")
         tally["vanished folders survived"] += 1
 
@@ -320,8 +323,10 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_gcc
 def test_a_slow_disk(undisturbed: Undisturbed, tmp_path: Path, shim: Path, tally: Counter[str]) -> None:
     """Every writing and flushing takes a while: another process in the meantime disturbs neither."""
-    process = warm.apart(tmp_path, undisturbed.dataset, *ARGUMENTS, LD_PRELOAD=str(shim), DISK_SLOW_MS="3")
-    between = warm.run(tmp_path, undisturbed.dataset, *ARGUMENTS)
+    process = warm_processes.apart(
+        tmp_path, undisturbed.dataset, *ARGUMENTS, LD_PRELOAD=str(shim), DISK_SLOW_MS="3"
+    )
+    between = warm_processes.run(tmp_path, undisturbed.dataset, *ARGUMENTS)
     said = process.communicate()[1]
     assert (process.returncode, between.code) == (0, 0), said + between.err
     assert_whole(tmp_path / "out", undisturbed.output)
@@ -336,7 +341,7 @@ def test_a_disk_that_reports_its_errors_late(
     for n, broken in enumerate(range(1, 40, 5) if long else [5]):
         folder = tmp_path / str(n)
         folder.mkdir()
-        process = warm.apart(
+        process = warm_processes.apart(
             folder, undisturbed.dataset, *ARGUMENTS, LD_PRELOAD=str(shim), DISK_BROKEN_AT=str(broken)
         )
         said = process.communicate()[1]
@@ -355,7 +360,7 @@ def test_few_open_files(undisturbed: Undisturbed, tmp_path: Path, tally: Counter
     """From no open file up: told, 74, and completed as soon as there are enough."""
     folder, codes = tmp_path, []
     while 0 not in codes:
-        result = warm.run(folder, undisturbed.dataset, *ARGUMENTS, fault=FewFiles(len(codes)))
+        result = warm_processes.run(folder, undisturbed.dataset, *ARGUMENTS, fault=FewFiles(len(codes)))
         codes.append(result.code)
         if result.code:
             _refused(result, InputOutputError.exit_code, "Too many open files")
@@ -370,7 +375,7 @@ def _with_a_large_scan(undisturbed: Undisturbed, folder: Path, name: str) -> Pat
     dataset = folder / "data"
     shutil.copytree(undisturbed.dataset, dataset)
     write_scan(dataset, name, image_of(head(9, (96, 96, 96)), 2))
-    assert warm.run(folder, dataset, *ARGUMENTS).code == 0
+    assert warm_processes.run(folder, dataset, *ARGUMENTS).code == 0
     (folder / "out").rename(folder / "reference")
     return dataset
 
@@ -379,8 +384,8 @@ def test_little_memory(undisturbed: Undisturbed, tmp_path: Path, long: bool, tal
     """Memory that runs out, whoever asks for it: told as such, 65; the next run, with more, completes."""
     dataset = _with_a_large_scan(undisturbed, tmp_path, "sub-00_T1w.nii.gz")
     done = set()
-    for megabytes in (*range(1, 90, 6),) if long else (2, 25, 70, 85):
-        result = warm.run(tmp_path, dataset, *ARGUMENTS, fault=LittleMemory(megabytes * 10**6))
+    for megabytes in (*range(1, 150, 8),) if long else (2, 25, 110, 140):
+        result = warm_processes.run(tmp_path, dataset, *ARGUMENTS, fault=LittleMemory(megabytes * 10**6))
         if result.code:
             _refused(result, BadData.exit_code, "memory")
             tally["limits survived"] += 1
@@ -395,7 +400,7 @@ def test_little_memory(undisturbed: Undisturbed, tmp_path: Path, long: bool, tal
             same = tmp_path / "reference" / image.relative_to(tmp_path / "out")
             assert image.read_bytes() == same.read_bytes()
             sidecar.unlink()
-    result = warm.run(tmp_path, dataset, *ARGUMENTS)
+    result = warm_processes.run(tmp_path, dataset, *ARGUMENTS)
     assert result.code == 0, result.err
     assert_whole(tmp_path / "out", tmp_path / "reference", failed_before=True)
 
@@ -428,7 +433,7 @@ def test_the_kernel_kills_it_for_memory(
     codes = set()
     for megabytes in (*range(4, 100, 6),) if long else (10, 30, 60):
         with _group_with(megabytes) as group:
-            result = warm.run(tmp_path, dataset, *ARGUMENTS, fault=InGroup(group))
+            result = warm_processes.run(tmp_path, dataset, *ARGUMENTS, fault=InGroup(group))
         assert result.code in (0, -signal.SIGKILL), result.err
         codes.add(result.code)
         if result.code:
@@ -436,6 +441,6 @@ def test_the_kernel_kills_it_for_memory(
         if (tmp_path / "out").is_dir():
             assert_sound(tmp_path / "out", tmp_path / "reference")
     assert -signal.SIGKILL in codes
-    result = warm.run(tmp_path, dataset, *ARGUMENTS)
+    result = warm_processes.run(tmp_path, dataset, *ARGUMENTS)
     assert result.code == 0, result.err
     assert_whole(tmp_path / "out", tmp_path / "reference")

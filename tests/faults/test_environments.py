@@ -18,8 +18,9 @@ from shlex import join, quote
 from typing import Any
 
 import pytest
-from pages import Page
-from toys import (
+
+from tests.helpers.html_page import Page
+from tests.helpers.toy_datasets import (
     FOR_ONE,
     ROOT,
     expected_files,
@@ -36,14 +37,14 @@ from toys import (
 )
 
 NAMES = ("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
-# In no password database.
+# A user who is in no password database.
 NOBODY = 54321
-# Where Python looks for room for temporary files, besides $TMPDIR and the current folder.
+# Folders in which Python looks for room for temporary files, besides $TMPDIR and the current folder.
 TEMPORARY = tuple(Path(name) for name in ("/tmp", "/var/tmp", "/usr/tmp", "/dev/shm"))
 MISSING = "/nowhere"
-# What the mounts of this file are called.
+# Name of the mounts that these tests make.
 MARK = "bids-harmonize-test"
-# What is there, then both levels and the command for one file, as their entry points call them.
+# Reports the environment, then runs both levels and the command for one file by their entry points.
 DRIVER = """
 import json, os, pwd, socket, sys, tempfile
 from contextlib import suppress
@@ -55,7 +56,7 @@ asked, asking = [], {"socket.connect", "socket.getaddrinfo", "socket.sendto"}
 # Worker processes are reached by a socket of this machine, whose address is a name.
 local = lambda given: len(given) > 1 and isinstance(given[1], str | bytes)
 sys.addaudithook(lambda event, given: asked.append(event) if event in asking and not local(given) else None)
-from bids_harmonize import cli, image_cli
+from bids_harmonize.cli import dataset as cli, image as image_cli
 
 def writable(folder):
     try:
@@ -180,7 +181,7 @@ def no_mount_is_left(work: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", PLACES)
 def test_it_works_as_anywhere_else(work: Path, plain: dict[str, str], tally: Counter[str], name: str) -> None:
-    """README, Containers: it asks nobody, needs no home and no file but in OUTPUT_DIR, runs as any user."""
+    """docs, Containers: it asks nobody, needs no home and no file but in OUTPUT_DIR, runs as any user."""
     place = PLACES[name]
     raw, out, single = work / "raw", work / f"out {name}", work / f"single {name}"
     before = snapshot(raw)
@@ -210,7 +211,7 @@ UNWRITABLE = {
 def test_an_output_that_takes_nothing_is_told_in_one_sentence(
     work: Path, plain: dict[str, str], tally: Counter[str], name: str
 ) -> None:
-    """README, exit codes: 73 and 74 where the output cannot be created or writing fails, in one sentence."""
+    """docs, Exit codes: 73 and 74 where the output cannot be created or writing fails, in one sentence."""
     place, expected = UNWRITABLE[name]
     out, single = work / f"out {name}", work / f"single {name}"
     if name == "full output":
@@ -313,7 +314,7 @@ def _mounting(place: Place, command: Sequence[str], work: Path, outputs: Sequenc
         yield f"mount --bind {quote(str(folder))} {quote(str(folder))}"
     for folder in place.full:
         if folder.is_dir():
-            # As small as it may be, and then to the last byte.
+            # The file system is made as small as it may be, and then filled to the last byte.
             yield f"mount -o remount,size=4k {quote(str(folder))}"
             yield f"cat /dev/zero >{quote(str(folder))}/fill 2>/dev/null || true"
     for folder in (*place.empty, *place.read_only):

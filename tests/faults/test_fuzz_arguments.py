@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import called, check_sentence, check_told, done_or_refused, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toys import COMMON, FOR_ONE, write_dataset, write_scan
 
-from bids_harmonize import cli, image_cli
-from bids_harmonize.bids.jsonfile import read_object
 from bids_harmonize.bids.logs import write_run_log
+from bids_harmonize.cli import arguments as cli_arguments
+from bids_harmonize.cli import dataset as dataset_cli
+from bids_harmonize.cli import image as image_cli
 from bids_harmonize.errors import BadData
+from bids_harmonize.files.json_object import read_object
+from tests.helpers.fuzzing import called, check_sentence, check_told, done_or_refused, fuzz
+from tests.helpers.toy_datasets import COMMON, FOR_ONE, write_dataset, write_scan
 
 # Bytes that are not UTF-8 arrive as lone surrogates; a zero byte cannot arrive.
 CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | st.integers(
@@ -66,15 +68,12 @@ WORDS = st.text(CHARACTERS, max_size=8) | st.sampled_from(
 )
 
 
-def options_of(parser: Any) -> list[str]:
-    return [name for action in parser._actions for name in action.option_strings]
-
-
-def argument_lists(parser: Any, *first: str) -> st.SearchStrategy[list[str]]:
+def argument_lists(parser: cli_arguments.Parser, *first: str) -> st.SearchStrategy[list[str]]:
     """Options and values of all kinds, in any order, often after those that must be there."""
-    # Not those that only print a text: they end the command.
-    names = [name for name in options_of(parser) if name not in ("-h", "--help", "--version")]
-    option = st.sampled_from(names)
+    # Options that only print a text are left out: they end the command.
+    names = {name for action in parser.actions for name in action.option_strings}
+    names -= {"-h", "--help", "--version"}
+    option = st.sampled_from(sorted(names))
     part = (
         option | WORDS | st.builds("{}={}".format, option, WORDS) | st.sampled_from(["--help", "--version"])
     )
@@ -94,7 +93,7 @@ def only_help_exits(arguments: list[str]) -> Iterator[None]:
 
 def test_arguments_of_the_app(tmp_path: Path, tally: Counter[str], long: bool) -> None:
     dataset = str(write_dataset(tmp_path / "data"))
-    lists = argument_lists(cli.parser(), dataset, str(tmp_path / "out"), "participant")
+    lists = argument_lists(dataset_cli.parser(), dataset, str(tmp_path / "out"), "participant")
 
     @fuzz(tally, long, 600)
     @given(lists)
@@ -102,7 +101,7 @@ def test_arguments_of_the_app(tmp_path: Path, tally: Counter[str], long: bool) -
     @example([dataset, "out", "participant", "--mem=--"])
     def understood_or_refused(arguments: list[str]) -> None:
         with done_or_refused(), only_help_exits(arguments):
-            options = cli.parse(arguments)
+            options = dataset_cli.parse(arguments)
             assert options.command == ("bids-harmonize", *arguments)
 
 
@@ -129,13 +128,13 @@ def test_whole_commands(
 
     @fuzz(tally, long, 150)
     @given(
-        st.sampled_from([cli.main, image_cli.main]),
-        argument_lists(cli.parser(), dataset, "out", "participant"),
+        st.sampled_from([dataset_cli.main, image_cli.main]),
+        argument_lists(dataset_cli.parser(), dataset, "out", "participant"),
     )
-    @example(cli.main, [dataset, "a" * 300, "participant"])
+    @example(dataset_cli.main, [dataset, "a" * 300, "participant"])
     @example(image_cli.main, ["a" * 300 + "_T1w.nii", "b.nii"])
     @example(image_cli.main, ["a_T1w.nii\udcff_T1w.nii", "b\udcff.nii"])
-    @example(cli.main, [dataset, "out", "participant", "--site-column", "\udcff"])
+    @example(dataset_cli.main, [dataset, "out", "participant", "--site-column", "\udcff"])
     def code_and_one_sentence(main: Any, arguments: list[str]) -> None:
         result = called(main, arguments)
         check_told(result)
@@ -154,17 +153,17 @@ def test_names_that_are_not_unicode(tmp_path: Path, tally: Counter[str], random_
     arguments = [str(dataset), str(output), "participant", *COMMON, "--model", str(random_model)]
     for options in ([], ["--dry-run"], ["--reports-only"], ["--force", "--save-transform"]):
         tally["inputs fuzzed"] += 1
-        result = called(cli.main, [*arguments, *options])
+        result = called(dataset_cli.main, [*arguments, *options])
         check_told(result)
         assert result.code == 0, result.err
     (sidecar,) = output.rglob("*_desc-harmonized_T1w.json")
     assert read_object(sidecar)["BidsHarmonize"]["Command"][1:] == [*arguments, "--force", "--save-transform"]
-    check_told(called(cli.main, [str(dataset), str(output), "group"]))
+    check_told(called(dataset_cli.main, [str(dataset), str(output), "group"]))
     one = [str(scan), str(tmp_path / f"{name}.nii.gz"), "--model", str(random_model), *FOR_ONE]
     assert called(image_cli.main, one).code == 0
-    # As the name of a scan, it is refused, and the others go on.
+    # A dataset refuses it as the name of a scan, and the others go on.
     misnamed = write_scan(dataset, f"sub-{name}_T1w.nii.gz")
-    result = called(cli.main, arguments)
+    result = called(dataset_cli.main, arguments)
     assert result.code == BadData.exit_code
     told = misnamed.name.encode(errors="backslashreplace").decode()
     (line,) = (line for line in result.err.splitlines() if told in line)
@@ -177,7 +176,7 @@ def test_memory_sizes(tally: Counter[str], long: bool) -> None:
     def bytes_or_refused(text: str) -> None:
         with done_or_refused():
             arguments = ["/", "out", "participant", f"--mem={text}"]
-            mem = cli.parse(arguments).mem_bytes
+            mem = dataset_cli.parse(arguments).mem_bytes
             assert mem is not None and mem > 0
 
 

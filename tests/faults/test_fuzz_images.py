@@ -1,4 +1,7 @@
-"""Images whose headers, data or compression are damaged, or lie, are read or refused, in bounded memory."""
+"""Images whose headers, data or compression are damaged, or lie, are read or refused, in bounded memory.
+
+It is one file because most of its tests damage the same small files, by strategies that build on each other.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,25 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from fuzzing import SECONDS_FOR_ALL, called, check_sentence, check_told, clock, done_or_refused, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toys import COMMON, FOR_ONE, ROOT, head, image_of, write_dataset
 
-from bids_harmonize import cli, image_cli
+from bids_harmonize.cli import dataset as dataset_cli
+from bids_harmonize.cli import image as image_cli
 from bids_harmonize.errors import BadData
-from bids_harmonize.image import (
-    LARGEST_HEADER,
-    as_magnitude,
-    intensity_scale,
-    open_image,
-    read_voxels,
-    with_voxels,
-    zooms,
+from bids_harmonize.imaging.intensity import intensity_scale
+from bids_harmonize.imaging.nifti import as_magnitude, open_image, read_voxels, with_voxels, zooms
+from bids_harmonize.imaging.nifti_integrity import MAX_HEADER_BYTES
+from tests.helpers.fuzzing import (
+    SECONDS_FOR_ALL,
+    called,
+    check_sentence,
+    check_told,
+    clock,
+    done_or_refused,
+    fuzz,
 )
+from tests.helpers.toy_datasets import COMMON, FOR_ONE, ROOT, head, image_of, write_dataset
 
 # A result that goes on with NaN is as bad as a crash.
 pytestmark = [
@@ -41,19 +47,19 @@ pytestmark = [
     pytest.mark.usefixtures("models_that_cannot_tell"),
 ]
 
-# nibabel's remarks on headers, thousands of them.
+# nibabel would log thousands of remarks on headers.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 SHAPE = (5, 4, 3)
 DTYPES = (np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64)
 FIELDS = nib.Nifti1Header.template_dtype.names
-# What a header of nibabel may say in its fields that matter, or in any.
+# Fields of a header that decide how the file is read.
 MATTERING = (
     *("dim", "pixdim", "datatype", "bitpix", "vox_offset", "scl_slope", "scl_inter", "magic", "sizeof_hdr"),
     *("qform_code", "sform_code", "quatern_b", "qoffset_x", "srow_x", "srow_y", "xyzt_units", "intent_code"),
 )
-# Of a small file, whatever its header says; parsers and numpy itself take some.
-LARGEST_PEAK = 3 * LARGEST_HEADER
+# Peak memory for a small file, whatever its header says; parsers and numpy itself take some.
+LARGEST_PEAK = 3 * MAX_HEADER_BYTES
 
 
 def small(kind: type[nib.Nifti1Image], dtype: type, endianness: str) -> bytes:
@@ -128,7 +134,7 @@ def with_shape(draw: st.DrawFn, content: bytes) -> bytes:
 def with_bytes(draw: st.DrawFn, content: bytes) -> bytes:
     """Some bytes are others."""
     damaged = bytearray(content)
-    # Another mutation may have left none.
+    # Another mutation may have left no bytes.
     for _ in range(draw(st.integers(1, 4)) if content else 0):
         place = draw(st.integers(0, len(content) - 1))
         new = draw(st.binary(min_size=1, max_size=8))
@@ -209,6 +215,8 @@ def with_field(content: bytes, name: str, value: Any) -> bytes:
 # Voxel sizes that cannot be squared, and voxels of which products overflow.
 HUGE_VOXELS = with_field(small(nib.Nifti2Image, np.int16, "<"), "pixdim", [1, *[1e200] * 3, 1, 1, 1, 1])
 BRIGHT_VOXELS = small(nib.Nifti1Image, np.float32, "<")[:-4] + struct.pack("<f", 3e38)
+# A value that is not a number and signals it when it becomes a 64-bit float.
+SIGNALLING_VOXELS = small(nib.Nifti1Image, np.float32, "<")[:-4] + struct.pack("<I", 0x7FA00000)
 
 
 def test_damaged_images(tmp_path: Path, tally: Counter[str], long: bool) -> None:
@@ -218,6 +226,7 @@ def test_damaged_images(tmp_path: Path, tally: Counter[str], long: bool) -> None
     @example(with_field(HUGE_VOXELS, "sform_code", 0), "a.nii")
     @example(with_field(HUGE_VOXELS, "qform_code", 0), "a.nii")
     @example(BRIGHT_VOXELS, "a.nii")
+    @example(SIGNALLING_VOXELS, "a.nii")
     @example(to_byte_zero_with_extensions(), "a.nii.gz")
     def read_or_refused(content: bytes, name: str) -> None:
         packed = gzip.compress(content, 1) if name.lower().endswith(".gz") else content
@@ -333,8 +342,8 @@ def _bomb_of_extensions(path: Path) -> None:
 
 
 def _bomb_of_many_extensions(path: Path) -> None:
-    start = of_shape(20, 20, 20, offset=LARGEST_HEADER)[:348] + b"\1\0\0\0"
-    path.write_bytes(gzip.compress(start + struct.pack("<ii", 8, 6) * (LARGEST_HEADER // 8), 1))
+    start = of_shape(20, 20, 20, offset=MAX_HEADER_BYTES)[:348] + b"\1\0\0\0"
+    path.write_bytes(gzip.compress(start + struct.pack("<ii", 8, 6) * (MAX_HEADER_BYTES // 8), 1))
 
 
 def _terabytes(path: Path) -> None:
@@ -363,8 +372,8 @@ LIES = {
     "stream of a gigabyte": ("a.nii.gz", _bomb, "more than"),
     "extensions of a gigabyte": ("a.nii.gz", _bomb_of_extensions, "voxels would begin at byte"),
     "a million extensions": ("a.nii.gz", _bomb_of_many_extensions, "extensions"),
-    "header of terabytes": ("a.nii.gz", _terabytes, "more memory than there is"),
-    "file of terabytes": ("a.nii", _terabytes_in_a_hole, "more memory than there is"),
+    "header of terabytes": ("a.nii.gz", _terabytes, "out of memory"),
+    "file of terabytes": ("a.nii", _terabytes_in_a_hole, "out of memory"),
     "header of gigabytes": ("a.nii", _gigabytes, "1352 bytes instead of 2000000352"),
     "packed header of gigabytes": ("a.nii.gz", _packed_gigabytes, "bytes instead of 2000000352"),
     "header of exabytes": ("a.nii", _without_end, "a.nii"),
@@ -381,7 +390,7 @@ def test_a_false_size_is_refused_before_memory_is_taken(
     write(path)
     tracemalloc.start()
     try:
-        # Far longer than it takes, and shorter than reading it all would.
+        # The limit is far longer than the refusal takes, and shorter than reading it all would.
         with clock(10), pytest.raises(BadData) as caught:
             read_voxels(open_image(path))
         peak = tracemalloc.get_traced_memory()[1]
@@ -397,7 +406,7 @@ def test_a_scan_that_is_mostly_zeros_is_read(tmp_path: Path) -> None:
     n = 512
     path = tmp_path / "a.nii.gz"
     bright = np.full(n * n, 100, np.uint8).tobytes()
-    # Packed a thousandfold, as air without noise is.
+    # Air without noise is packed a thousandfold.
     air = bytes(n * n * (n - 1))
     path.write_bytes(gzip.compress(of_shape(n, n, n, dtype=np.uint8) + air + bright))
     assert path.stat().st_size * 500 < n**3
@@ -413,7 +422,7 @@ def test_a_process_takes_no_memory_for_a_false_size(tmp_path: Path) -> None:
     peaks = []
     for path in (honest, false):
         code = (
-            "import resource, sys; from bids_harmonize.image_cli import main; code = main(sys.argv[1:]); "
+            "import resource, sys; from bids_harmonize.cli.image import main; code = main(sys.argv[1:]); "
             "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         options = [path, tmp_path / "out.nii.gz", "--modality", "T1w", *FOR_ONE]
@@ -464,7 +473,7 @@ def test_a_dataset(tmp_path: Path, tally: Counter[str], long: bool) -> None:
         for path, content in zip(paths, contents, strict=True):
             path.parent.mkdir(parents=True)
             path.write_bytes(gzip.compress(content))
-        result = called(cli.main, [str(dataset), str(output), "participant", *COMMON])
+        result = called(dataset_cli.main, [str(dataset), str(output), "participant", *COMMON])
         check_told(result)
         names = [path.name.replace("_T1w", "_desc-harmonized_T1w") for path in paths]
         done = [any(output.rglob(name)) for name in names]

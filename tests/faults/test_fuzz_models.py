@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
@@ -13,61 +12,33 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fuzzing import (
+from hypothesis import example, given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save
+
+from bids_harmonize.cli import dataset as dataset_cli
+from bids_harmonize.errors import BadData, HarmonizeError
+from bids_harmonize.files.atomic import write_json
+from bids_harmonize.model.card import ModelCard
+from bids_harmonize.model.harmonizer import Model
+from bids_harmonize.model.network import CurveNetwork
+from bids_harmonize.model.transform import Transform
+from tests.helpers.fuzzing import (
     DAMAGED_JSON,
     JSON,
     TEXTS,
     called,
+    changed,
     check_sentence,
     check_told,
     clock,
     done_or_refused,
     fuzz,
 )
-from heads import random_network, write_model
-from hypothesis import example, given
-from hypothesis import strategies as st
-from safetensors.torch import load_file, save
-from test_participant import NEVER, recognizer
-from toys import COMMON, head, image_of, write_dataset, write_scan
-
-from bids_harmonize import cli
-from bids_harmonize.bids.atomic import write_json
-from bids_harmonize.card import CARD_KEYS
-from bids_harmonize.errors import BadData, HarmonizeError
-from bids_harmonize.model import Model, Transform
-from bids_harmonize.network import CurveNetwork
+from tests.helpers.toy_datasets import COMMON, head, image_of, write_dataset, write_scan
+from tests.helpers.toy_heads import NEVER, ood_detector, random_network, write_model
 
 IMAGE = image_of(head(1))
-SCALARS = st.sampled_from([0, -1, 1e-320, 1e300, 10**400, "1000", "", True, None, [], {}, [1], "a\nb"])
-
-
-@st.composite
-def changed(draw: st.DrawFn, whole: Any) -> Any:
-    """An object of JSON of which something, deep or not, is something else or gone."""
-    whole = copy.deepcopy(whole)
-    for _ in range(draw(st.integers(1, 2))):
-        part, keys = whole, _keys(whole)
-        while True:
-            key = draw(st.sampled_from(keys))
-            if not _keys(part[key]) or draw(st.integers(0, 2)) == 0:
-                break
-            part, keys = part[key], _keys(part[key])
-        if draw(st.integers(0, 3)) == 0:
-            del part[key]
-        else:
-            # A copy: what is sampled is one object, which the next change would be in too.
-            part[key] = copy.deepcopy(draw(SCALARS | JSON))
-        if not whole:
-            break
-    return whole
-
-
-def _keys(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value)
-    # The first and last of long lists stand for all.
-    return [0, len(value) - 1] if isinstance(value, list) and value else []
 
 
 @pytest.fixture
@@ -75,7 +46,7 @@ def weights(tmp_path: Path) -> Path:
     """A model that also recognizes scans."""
     path = write_model(tmp_path, random_network(7), "fuzzed")
     _write_card(
-        path, json.loads(path.with_suffix(".json").read_text()) | {"Recognizer": recognizer(NEVER).card()}
+        path, json.loads(path.with_suffix(".json").read_text()) | {"Recognizer": ood_detector(NEVER).card()}
     )
     return path
 
@@ -91,9 +62,9 @@ def use(weights: Path, written: Path) -> None:
         model.serves("T1w", "HEAD")
         result = model.harmonize(IMAGE)
         assert np.isfinite(np.asarray(result.image.dataobj)).all()
-        scale = {"OutputScale": model.card["OutputScale"], "Name": model.name}
-        recognized = result.recognition and result.recognition.score
-        assert result.recognition is None or math.isfinite(result.recognition.threshold)
+        scale = {"OutputScale": model.card.output_scale.to_json(), "Name": model.name}
+        recognized = result.ood_score and result.ood_score.score
+        assert result.ood_score is None or math.isfinite(result.ood_score.threshold)
         write_json(written, result.summary | scale | {"Score": recognized})
 
 
@@ -101,7 +72,7 @@ def test_cards(weights: Path, tmp_path: Path, tally: Counter[str], long: bool) -
     card = json.loads(weights.with_suffix(".json").read_text())
 
     @fuzz(tally, long, 400)
-    @given(changed(card) | JSON | st.dictionaries(st.sampled_from(CARD_KEYS), JSON))
+    @given(changed(card) | JSON | st.dictionaries(st.sampled_from(ModelCard.required_keys()), JSON))
     @example(card | {"BodyParts": 1})
     @example(card | {"OutputScale": {"Unit": "a"}})
     @example(card | {"OutputScale": {"Unit": 1000, "Definition": float("nan")}})
@@ -209,7 +180,7 @@ def test_a_false_width_is_refused_before_memory_is_taken(
             numbers = sum(one.numel() for one in self.parameters() if one.device.type != "meta")
             assert numbers < 1_000_000
 
-    monkeypatch.setattr("bids_harmonize.model.CurveNetwork", Weighed)
+    monkeypatch.setattr("bids_harmonize.model.loading.CurveNetwork", Weighed)
     card = json.loads(weights.with_suffix(".json").read_text())
     for config in (
         CONFIG | {"widths": [1000, 8]},
@@ -263,7 +234,7 @@ def test_transforms(weights: Path, tmp_path: Path, tally: Counter[str], long: bo
     path = tmp_path / "a_curves.safetensors"
     Model.load(weights, "cpu").harmonize(IMAGE).transform.save(path)
     told = {"shape": list(IMAGE.shape), "scale": (800.0).hex()}
-    # A copy: what is read is mapped from the file, which is written to.
+    # They are copied because what is read is mapped from the file, which is written to.
     curves = load_file(path)["curves"].clone()
 
     @fuzz(tally, long, 300)
@@ -302,6 +273,6 @@ def test_the_command_with_such_models(weights: Path, tmp_path: Path, tally: Coun
         weights.write_bytes(model[0])
         _write_card(weights, model[1])
         arguments = [str(dataset), str(tmp_path / "out"), "participant", "--model", str(weights), "--force"]
-        result = called(cli.main, [*arguments, *COMMON])
+        result = called(dataset_cli.main, [*arguments, *COMMON])
         check_told(result)
         assert result.code in (0, 65), result.err

@@ -12,19 +12,29 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from fuzzing import DAMAGED_JSON, SECONDS_FOR_ALL, called, check_told, done_or_refused, fuzz
-from groups import SITES, intensities, record, write_group, write_sidecar
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_fuzz_models import changed
-from toys import COMMON, head, image_of, write_dataset, write_scan
 
-from bids_harmonize import cli
 from bids_harmonize.bids.logs import read_crashes
-from bids_harmonize.distribution import TISSUES, WHEN
-from bids_harmonize.report import participant as person
-from bids_harmonize.report.group import write_group_reports
-from bids_harmonize.report.participant import write_participant_report
+from bids_harmonize.cli import dataset as dataset_cli
+from bids_harmonize.commands.group import write_group_reports
+from bids_harmonize.measures.scan_intensities import BEFORE_AND_AFTER, TISSUES
+from bids_harmonize.report.participant import build
+from bids_harmonize.report.participant.build import write_participant_report
+from bids_harmonize.report.participant.figures import draw_figures
+from bids_harmonize.report.participant.manifest import FigureInputs, FigureManifest
+from tests.helpers.fuzzing import (
+    DAMAGED_JSON,
+    SECONDS_FOR_ALL,
+    called,
+    changed,
+    check_told,
+    done_or_refused,
+    fuzz,
+)
+from tests.helpers.group_results import SITES, intensities, record, write_group, write_sidecar
+from tests.helpers.toy_cards import toy_card, toy_data
+from tests.helpers.toy_datasets import common_options, head, image_of, write_dataset, write_scan
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -65,7 +75,7 @@ def within(*keys: str) -> st.SearchStrategy[bytes]:
     return changed(part).map(replaced).map(as_bytes)
 
 
-# Where the reports read most, more often.
+# Parts that the reports read most are damaged more often.
 SIDECARS = (
     within("BidsHarmonize")
     | within("BidsHarmonize", "Intensities")
@@ -82,7 +92,9 @@ def with_record(**changes: Any) -> bytes:
 
 
 MEDIANS = dict(zip(TISSUES, (1e-320, 1e38, 0), strict=True))
-QUOTIENT_OVERFLOWS = SIDECAR["BidsHarmonize"]["Intensities"] | {"Tissues": dict.fromkeys(WHEN, MEDIANS)}
+QUOTIENT_OVERFLOWS = SIDECAR["BidsHarmonize"]["Intensities"] | {
+    "Tissues": dict.fromkeys(BEFORE_AND_AFTER, MEDIANS)
+}
 
 
 def test_null_is_taken_for_missing(tmp_path: Path, tally: Counter[str]) -> None:
@@ -142,7 +154,7 @@ def test_crash_files(tmp_path: Path, tally: Counter[str], long: bool) -> None:
             assert isinstance(crash.stem, str)
 
 
-# --- The page about a person ------------------------------------------------------------------------------
+# --- The page about a participant -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,10 +172,19 @@ def output(tmp_path: Path) -> Path:
 def test_a_person(tmp_path: Path, output: Path, tally: Counter[str], long: bool, monkeypatch) -> None:
     """Figures are drawn from images; here their sidecars matter."""
     (sidecar,) = output.rglob("*_desc-harmonized_T1w.json")
-    card = {"Modality": "T1w", "Data": {"Name": "Balls", "ReferenceGroup": ["a"]}}
-    drawn = person.Drawn.read(person._scan(sidecar, SIDECAR, output / "sub-01/figures", {}))
-    assert drawn is not None
-    monkeypatch.setattr(person, "_drawn", lambda *_: drawn)
+    card = toy_card(data=toy_data())
+    manifests: list[FigureManifest] = []
+
+    def draw_once(scan: FigureInputs, **images: Any) -> FigureManifest:
+        if not manifests:
+            manifests.append(draw_figures(scan, **images))
+        return manifests[0]
+
+    monkeypatch.setattr(build, "draw_figures", draw_once)
+    # The sidecar is not the one that the page was first written for, so that its figures are drawn here.
+    sidecar.write_bytes(as_bytes(SIDECAR) + b"\n")
+    write_participant_report(output, "01", tmp_path / "raw", {"ab": card})
+    assert len(manifests) == 1
 
     @fuzz(tally, long, 300)
     @given(SIDECARS)
@@ -233,6 +254,6 @@ def test_commands_on_damaged_derivatives(tmp_path: Path, tally: Counter[str], lo
         (output / "logs").mkdir()
         (output / "logs" / "crash_x_sub-01_T1w.txt").write_bytes(crash)
         for level in (["group"], ["participant", "--reports-only"]):
-            result = called(cli.main, [str(raw), str(output), *level, *COMMON])
+            result = called(dataset_cli.main, [str(raw), str(output), *level, *common_options(level)])
             check_told(result, *(f"sub-{n}" for n in range(people)))
             assert result.code in (0, 65, 66), result.err

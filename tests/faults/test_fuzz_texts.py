@@ -10,41 +10,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import DAMAGED_JSON, JSON, SECONDS_FOR_ALL, TEXTS, called, check_told, done_or_refused, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toys import COMMON, write_dataset, write_scan
 
-from bids_harmonize import cli
-from bids_harmonize.bids import derivatives
-from bids_harmonize.bids.atomic import write_json
-from bids_harmonize.bids.description import dataset_description, write_dataset_files
-from bids_harmonize.bids.filters import accepts
-from bids_harmonize.bids.jsonfile import read_object
-from bids_harmonize.bids.selection import Filters, select_runs
-from bids_harmonize.bids.sidecars import INHERITED, read_metadata
-from bids_harmonize.bids.sites import COLUMNS, NUMBERS, assign_sites, read_participants
+from bids_harmonize.bids.body_part import BODY_PART_KEYS, body_parts_disagree
+from bids_harmonize.bids.contrast_agent import INGREDIENT_KEYS, contrast_agent_stated_by
+from bids_harmonize.bids.dataset_files import dataset_description, require_own_dataset, write_dataset_files
+from bids_harmonize.bids.derivatives import sidecar as sidecar_content
+from bids_harmonize.bids.filters import Filters, accepts, read_filter_file
+from bids_harmonize.bids.input_metadata import INHERITED, read_metadata
+from bids_harmonize.bids.participants import read_participants
+from bids_harmonize.bids.query import select_runs
+from bids_harmonize.bids.sites import COLUMNS, NUMBERS, assign_sites
 from bids_harmonize.bids.sites import TEXTS as SITE_TEXTS
-from bids_harmonize.cli import read_filters
-from bids_harmonize.plan import NoModel, model_for
+from bids_harmonize.bids.spatial_reference import with_own_spatial_reference
+from bids_harmonize.cli import dataset as dataset_cli
+from bids_harmonize.commands.scan_plan import NoMatchingModel, model_for
+from bids_harmonize.files.atomic import write_json
+from bids_harmonize.files.json_object import read_object
+from tests.helpers.fuzzing import (
+    DAMAGED_JSON,
+    JSON,
+    SECONDS_FOR_ALL,
+    TEXTS,
+    called,
+    check_told,
+    done_or_refused,
+    fuzz,
+)
+from tests.helpers.toy_datasets import COMMON, write_dataset, write_scan
 
 pytestmark = pytest.mark.usefixtures("models_that_cannot_tell")
 
 NAME = "sub-01_T1w.nii.gz"
-# What the program reads in a sidecar.
-KEYS = (*INHERITED, *SITE_TEXTS, *NUMBERS, "BodyPart", "SkullStripped", "Units")
+# Keys of a sidecar that the program reads.
+KEYS = (*INHERITED, *SITE_TEXTS, *NUMBERS, *BODY_PART_KEYS, *INGREDIENT_KEYS, "Units")
 METADATA = st.dictionaries(st.sampled_from(KEYS) | TEXTS, JSON, max_size=6)
 
 
 def as_bytes(content: Any) -> bytes:
     return json.dumps(content).encode()
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    dataset = write_dataset(tmp_path / "data")
-    write_scan(dataset, NAME)
-    return dataset
 
 
 # --- Sidecars ---------------------------------------------------------------------------------------------
@@ -61,9 +66,9 @@ def test_damaged_json(tmp_path: Path, tally: Counter[str], long: bool) -> None:
             assert isinstance(read_object(path), dict)
 
 
-def test_sidecars(tmp_path: Path, dataset: Path, tally: Counter[str], long: bool) -> None:
-    sidecar, written = dataset / "sub-01/anat/sub-01_T1w.json", tmp_path / "written.json"
-    (run,) = select_runs(dataset, Filters())
+def test_sidecars(tmp_path: Path, one_scan: Path, tally: Counter[str], long: bool) -> None:
+    sidecar, written = one_scan / "sub-01/anat/sub-01_T1w.json", tmp_path / "written.json"
+    (run,) = select_runs(one_scan, Filters())
 
     @fuzz(tally, long, 500)
     @given(METADATA)
@@ -72,20 +77,30 @@ def test_sidecars(tmp_path: Path, dataset: Path, tally: Counter[str], long: bool
     def what_is_passed_on_is_json(metadata: dict[str, Any]) -> None:
         sidecar.write_bytes(as_bytes(metadata))
         with done_or_refused(sidecar):
-            read = read_metadata(run)
+            read = with_own_spatial_reference(read_metadata(run), one_scan)
             try:
                 model_for("T1w", read, [])
-            except NoModel as reason:
+            except NoMatchingModel as reason:
                 assert len(str(reason).splitlines()) == 1
-            content = derivatives.sidecar(read, suffix="T1w", source="bids:raw:a", harmonize={})
+            body_parts_disagree(read)
+            contrast_agent_stated_by(run.path.name, read)
+            content = sidecar_content(
+                read,
+                name=run.path.name,
+                suffix="T1w",
+                source="bids:raw:a",
+                harmonized=False,
+                skull_stripped=False,
+                provenance={},
+            )
             write_json(written, content)
             assert read_object(written) == content
-            assign_sites(["sub-01"], [read_object(written)], dataset)
+            assign_sites(["sub-01"], [read_object(written)], one_scan)
 
 
-def test_descriptions(tmp_path: Path, dataset: Path, tally: Counter[str], long: bool) -> None:
+def test_descriptions(tmp_path: Path, one_scan: Path, tally: Counter[str], long: bool) -> None:
     keys = st.sampled_from(["Name", "License", "Authors", "DatasetDOI", "GeneratedBy", "BIDSVersion"])
-    source, output = dataset / "dataset_description.json", tmp_path / "out"
+    source, output = one_scan / "dataset_description.json", tmp_path / "out"
 
     @fuzz(tally, long, 200)
     @given(st.dictionaries(keys, JSON).map(as_bytes) | DAMAGED_JSON)
@@ -93,8 +108,8 @@ def test_descriptions(tmp_path: Path, dataset: Path, tally: Counter[str], long: 
     def described(content: bytes) -> None:
         source.write_bytes(content)
         for _ in range(2):
-            write_dataset_files(output, dataset, version="1")
-        expected = dataset_description(output, dataset, version="1", container=None)
+            write_dataset_files(output, one_scan, version="1")
+        expected = dataset_description(output, one_scan, version="1", container=None)
         assert read_object(output / "dataset_description.json") == expected
 
     @fuzz(tally, long, 100)
@@ -102,7 +117,7 @@ def test_descriptions(tmp_path: Path, dataset: Path, tally: Counter[str], long: 
     def an_output_of_others_is_refused(content: bytes) -> None:
         (output / "dataset_description.json").write_bytes(content)
         with done_or_refused(output):
-            derivatives.refuse_foreign(output)
+            require_own_dataset(output)
 
 
 # --- Filter files -----------------------------------------------------------------------------------------
@@ -118,10 +133,10 @@ FILTERS = st.dictionaries(
 )
 
 
-def test_filter_files(tmp_path: Path, dataset: Path, tally: Counter[str], long: bool) -> None:
+def test_filter_files(tmp_path: Path, one_scan: Path, tally: Counter[str], long: bool) -> None:
     path = tmp_path / "filters.json"
-    write_scan(dataset, "sub-01_acq-mprage_run-02_T1w.nii.gz")
-    runs = select_runs(dataset, Filters())
+    write_scan(one_scan, "sub-01_acq-mprage_run-02_T1w.nii.gz")
+    runs = select_runs(one_scan, Filters())
 
     @fuzz(tally, long, 500)
     @given(FILTERS.map(as_bytes) | DAMAGED_JSON)
@@ -129,8 +144,8 @@ def test_filter_files(tmp_path: Path, dataset: Path, tally: Counter[str], long: 
     @example(as_bytes({"t1w": {"acquisition": {"a": "b" * 5000}}}))
     def read_or_refused(content: bytes) -> None:
         path.write_bytes(content)
-        with done_or_refused(path, "The filter file"):
-            filters = Filters(bids_filters=read_filters(path))
+        with done_or_refused(path, "filter file"):
+            filters = Filters(bids_filters=read_filter_file(path))
             for run in runs:
                 accepts(filters, run)
 
@@ -197,11 +212,13 @@ def test_a_dataset_with_such_files(tmp_path: Path, tally: Counter[str], long: bo
         (tmp_path / "filters.json").write_bytes(filters)
         common = [str(dataset), str(output), "participant", *COMMON]
         check_told(
-            called(cli.main, [*common, "--dry-run", "--bids-filter-file", str(tmp_path / "filters.json")])
+            called(
+                dataset_cli.main, [*common, "--dry-run", "--bids-filter-file", str(tmp_path / "filters.json")]
+            )
         )
-        result = called(cli.main, [*common, "--skip-bids-validation"])
+        result = called(dataset_cli.main, [*common, "--skip-bids-validation"])
         check_told(result)
         for path in paths:
             told = [line for line in result.err.splitlines() if path.name in line or path.stem[:-8] in line]
             assert told, result.err
-        check_told(called(cli.main, [str(dataset), str(output), "group"]))
+        check_told(called(dataset_cli.main, [str(dataset), str(output), "group"]))

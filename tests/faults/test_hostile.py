@@ -18,9 +18,12 @@ from urllib.parse import unquote
 import nibabel as nib
 import pytest
 import torch
-from groups import SITES, intensities, record, write_group, write_sidecar
-from pages import Page
-from toys import (
+
+from bids_harmonize.model.bilateral_grid import KNOTS
+from bids_harmonize.report.components.page import asset
+from tests.helpers.group_results import SITES, intensities, record, write_group, write_sidecar
+from tests.helpers.html_page import Page
+from tests.helpers.toy_datasets import (
     COMMON,
     FOR_ONE,
     ROOT,
@@ -41,9 +44,6 @@ from toys import (
     write_scan,
 )
 
-from bids_harmonize.grid import KNOTS
-from bids_harmonize.report import group, participant_page
-
 NAME = "sub-01_T1w.nii.gz"
 
 
@@ -53,14 +53,6 @@ def one_line(result: Result, code: int, *words: str) -> None:
     assert "Traceback" not in result.err + result.out
     for word in words:
         assert word in result.err
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """A dataset with one scan."""
-    dataset = write_dataset(tmp_path / "raw")
-    write_scan(dataset, NAME)
-    return dataset
 
 
 # Names of folders and files
@@ -77,7 +69,7 @@ def test_folders_may_be_called_anything(
     raw, out = write_dataset(tmp_path / name / "raw"), tmp_path / name / "out"
     write_scan(raw, NAME)
     before = snapshot(raw)
-    # As the shell gives it, a name with a leading dash is an option but behind `./`.
+    # On a command line, a name with a leading dash is an option unless it follows `./`.
     start = Path(f"./{name}") if name.startswith("-") else Path(name)
     given = (f"{'./' if name.startswith('-') else ''}{start / folder}" for folder in ("raw", "out"))
     result = harmonize(*given, "participant")
@@ -127,14 +119,14 @@ def test_labels_may_be_anything_that_can_be_printed(tmp_path: Path, tally: Count
 
 @pytest.mark.parametrize(("content", "code"), [("{", 64), ('{"config_paths": {"bids": "/nowhere"}}', 0)])
 def test_options_of_pybids_that_lie_about_are_not_followed(
-    raw: Path, tmp_path: Path, tally: Counter[str], content: str, code: int
+    one_scan: Path, tmp_path: Path, tally: Counter[str], content: str, code: int
 ) -> None:
     """A ``pybids_config.json`` in the current folder changes nothing, or is named where it stops pybids."""
     (tmp_path / "pybids_config.json").write_text(content)
     command = [
         sys.executable,
         str(ROOT / "run.py"),
-        str(raw),
+        str(one_scan),
         str(tmp_path / "out"),
         "participant",
         "--dry-run",
@@ -160,13 +152,13 @@ ATTACKS = (
     "]]><svg/onload=hacked()>",
 )
 HOSTILE = " ".join(ATTACKS)
-# What may stand in a label, where there is neither a slash nor an underscore.
+# An attack that fits into a label, which has neither a slash nor an underscore.
 LABEL = "<img src=x onerror=hacked()>"
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory, untrained_model: Path) -> list[Path]:
-    """Pages about a person and about a group, both of hostile names and metadata only."""
+    """Pages about a participant and about a group, both of hostile names and metadata only."""
     folder = tmp_path_factory.mktemp("pages")
     return [_person(folder, untrained_model), _group(folder / "group")]
 
@@ -199,7 +191,7 @@ def _group(folder: Path) -> Path:
     person = next(iter(SITES.values()))
     hostile = record(intensities(person, person, 1), Model=HOSTILE, Warnings=[HOSTILE])
     write_sidecar(out, f"sub-{LABEL}_T1w", hostile, InstitutionName=HOSTILE, Manufacturer=HOSTILE)
-    # The table links to a page of the person, if there is one.
+    # The table links to the participant's page, if there is one.
     (out / f"sub-{LABEL}.html").write_text("")
     with (raw / "participants.tsv").open("a", encoding="utf-8") as table:
         table.write(f"sub-{LABEL}\t{HOSTILE}\n../../{HOSTILE}\t{HOSTILE}\n")
@@ -212,7 +204,7 @@ def _group(folder: Path) -> Path:
 
 def test_metadata_are_text_on_every_page(pages: list[Path], tally: Counter[str]) -> None:
     """Reports run no scripts from data: what is hostile is there, as text; the only script is the page's."""
-    for path, own in zip(pages, (participant_page.SCRIPT, group.SCRIPT), strict=True):
+    for path, own in zip(pages, (asset("participant.js"), asset("group.js")), strict=True):
         text = path.read_text(encoding="utf-8")
         page = Page(text)
         tally["hostile pages"] += 1
@@ -272,26 +264,30 @@ def test_nothing_hostile_runs_in_a_browser(
 # Paths that lead elsewhere
 
 
-def test_labels_of_filters_and_tables_lead_nowhere(raw: Path, tmp_path: Path, tally: Counter[str]) -> None:
+def test_labels_of_filters_and_tables_lead_nowhere(
+    one_scan: Path, tmp_path: Path, tally: Counter[str]
+) -> None:
     """``../`` in a filter, a label or participants.tsv is a label that nobody has, and no path."""
-    before = snapshot(raw)
+    before = snapshot(one_scan)
     filters = tmp_path / "filters.json"
     for entity in ("subject", "session", "acquisition", "datatype", "extension", "suffix"):
         filters.write_text(json.dumps({"t1w": {entity: "../../../etc/passwd"}}))
-        one_line(harmonize(raw, tmp_path / "out", "participant", "--bids-filter-file", filters), 18)
+        one_line(harmonize(one_scan, tmp_path / "out", "participant", "--bids-filter-file", filters), 18)
         tally["paths that lead elsewhere"] += 1
     for option in ("--participant-label", "--session-label", "--exclude-participant-label"):
-        one_line(harmonize(raw, tmp_path / "out", "participant", option, "../../x"), 64, "is not a label")
+        one_line(
+            harmonize(one_scan, tmp_path / "out", "participant", option, "../../x"), 64, "is not a label"
+        )
         tally["paths that lead elsewhere"] += 1
     assert not (tmp_path / "out").exists()
     rows = ("participant_id\tsite", "sub-01\t../../x", "../../x\tA", "sub-../../x\tB", "/etc/passwd\tC")
-    (raw / "participants.tsv").write_text("\n".join(rows) + "\n")
-    assert harmonize(raw, tmp_path / "out", "participant").code == 0
-    assert harmonize(raw, tmp_path / "out", "group").code == 0
+    (one_scan / "participants.tsv").write_text("\n".join(rows) + "\n")
+    assert harmonize(one_scan, tmp_path / "out", "participant").code == 0
+    assert harmonize(one_scan, tmp_path / "out", "group").code == 0
     tally["paths that lead elsewhere"] += len(rows)
     assert scan_files(tmp_path / "out") == expected_files(NAME) | {"group_T1w.tsv", "group_T1w.json"}
-    assert set(os.listdir(tmp_path)) == {"raw", "out", "filters.json"}
-    assert set(snapshot(raw)) - set(before) == {"participants.tsv"}
+    assert set(os.listdir(tmp_path)) == {"data", "out", "filters.json"}
+    assert set(snapshot(one_scan)) - set(before) == {"participants.tsv"}
 
 
 SECRET = "secret.nii.gz"
@@ -309,13 +305,13 @@ SECRET = "secret.nii.gz"
     ],
 )
 def test_sources_do_not_leave_the_dataset(
-    raw: Path, tmp_path: Path, tally: Counter[str], source: str
+    one_scan: Path, tmp_path: Path, tally: Counter[str], source: str
 ) -> None:
     """A sidecar from elsewhere cannot have the report show a file outside of the dataset."""
     secret = tmp_path / SECRET
     nib.save(image_of(head(5)), secret)
     out = tmp_path / "out"
-    assert harmonize(raw, out, "participant").code == 0
+    assert harmonize(one_scan, out, "participant").code == 0
     before = [name for name in files(out) if "_desc-before" in name]
     assert len(before) == 3
     for name in files(out / "sub-01/figures"):
@@ -325,11 +321,11 @@ def test_sources_do_not_leave_the_dataset(
     content["Sources"] = [source.format(absolute=secret)]
     content["BidsHarmonize"]["InputSHA256"] = sha256(secret)
     sidecar.write_text(json.dumps(content))
-    result = harmonize(raw, out, "participant", "--reports-only")
+    result = harmonize(one_scan, out, "participant", "--reports-only")
     tally["paths that lead elsewhere"] += 1
     assert result.code == 0, result.err
     page = Page((out / "sub-01.html").read_text(encoding="utf-8"))
-    assert f"would lie outside of {raw}" in page.text
+    assert f"would lie outside of {one_scan}" in page.text
     assert not [name for name in files(out) if "_desc-before" in name or "_desc-edit" in name]
 
 
@@ -350,16 +346,16 @@ def test_a_result_in_another_persons_folder_has_no_page(tmp_path: Path, tally: C
 
 
 def test_a_scan_that_is_a_link_out_of_the_dataset_is_read_and_never_written(
-    raw: Path, tmp_path: Path, tally: Counter[str]
+    one_scan: Path, tmp_path: Path, tally: Counter[str]
 ) -> None:
     """As fMRIPrep's users are used to: a dataset of links to files elsewhere works, report included."""
-    scan, elsewhere = raw / "sub-01/anat" / NAME, tmp_path / "elsewhere"
+    scan, elsewhere = one_scan / "sub-01/anat" / NAME, tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.move(scan, elsewhere / "content.nii.gz")
     scan.symlink_to(elsewhere / "content.nii.gz")
     before = snapshot(elsewhere)
-    assert harmonize(raw, tmp_path / "out", "participant").code == 0
-    assert harmonize(raw, tmp_path / "out", "participant", "--force").code == 0
+    assert harmonize(one_scan, tmp_path / "out", "participant").code == 0
+    assert harmonize(one_scan, tmp_path / "out", "participant", "--force").code == 0
     tally["links"] += 1
     assert not output_of(tmp_path / "out", NAME).is_symlink()
     assert len([name for name in files(tmp_path / "out") if "_desc-before" in name]) == 3
@@ -369,12 +365,12 @@ def test_a_scan_that_is_a_link_out_of_the_dataset_is_read_and_never_written(
 
 
 def test_outputs_that_are_links_are_replaced_and_not_followed(
-    raw: Path, tmp_path: Path, tally: Counter[str]
+    one_scan: Path, tmp_path: Path, tally: Counter[str]
 ) -> None:
     """Whatever an output file links to, the input among it, stays as it was."""
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    assert harmonize(raw, out, "participant", "--save-transform").code == 0
-    assert harmonize(raw, out, "group").code == 0
+    assert harmonize(one_scan, out, "participant", "--save-transform").code == 0
+    assert harmonize(one_scan, out, "group").code == 0
     names = sorted(name for name in files(out) if not name.startswith("logs/"))
     for number, name in enumerate(names):
         target = elsewhere / str(number)
@@ -382,38 +378,38 @@ def test_outputs_that_are_links_are_replaced_and_not_followed(
         shutil.move(out / name, target)
         (out / name).symlink_to(target)
     (out / "sub-01/anat/sub-01_desc-harmonized_T1w.nii.gz").unlink()
-    (out / "sub-01/anat/sub-01_desc-harmonized_T1w.nii.gz").symlink_to(raw / "sub-01/anat" / NAME)
-    before = snapshot(elsewhere), snapshot(raw)
-    assert harmonize(raw, out, "participant", "--save-transform", "--force", "--seed", "5").code == 0
-    assert harmonize(raw, out, "group").code == 0
+    (out / "sub-01/anat/sub-01_desc-harmonized_T1w.nii.gz").symlink_to(one_scan / "sub-01/anat" / NAME)
+    before = snapshot(elsewhere), snapshot(one_scan)
+    assert harmonize(one_scan, out, "participant", "--save-transform", "--force", "--seed", "5").code == 0
+    assert harmonize(one_scan, out, "group").code == 0
     tally["links"] += len(names)
-    assert (snapshot(elsewhere), snapshot(raw)) == before
+    assert (snapshot(elsewhere), snapshot(one_scan)) == before
     written = expected_files(NAME, curves=True) | {"group_T1w.html", "group_T1w.tsv", "sub-01.html"}
     assert not [name for name in written if (out / name).is_symlink()]
     alone = tmp_path / "alone.nii.gz"
     alone.symlink_to(elsewhere / "0")
-    one_line(harmonize_image(raw / "sub-01/anat" / NAME, alone), 64, "was not written by this program")
-    assert harmonize_image(raw / "sub-01/anat" / NAME, alone, "--force").code == 0
+    one_line(harmonize_image(one_scan / "sub-01/anat" / NAME, alone), 64, "was not written by this program")
+    assert harmonize_image(one_scan / "sub-01/anat" / NAME, alone, "--force").code == 0
     assert (alone.is_symlink(), snapshot(elsewhere)) == (False, before[0])
 
 
 @pytest.mark.parametrize("folder", ["sub-01", "sub-01/anat", "sub-01/figures", "logs"])
 def test_folders_of_the_output_that_lead_elsewhere_are_refused(
-    raw: Path, tmp_path: Path, tally: Counter[str], folder: str
+    one_scan: Path, tmp_path: Path, tally: Counter[str], folder: str
 ) -> None:
     """BIDS_DIR is never written to, also where a folder of the output is a link to one of it."""
-    write_scan(raw, "sub-02_T1w.nii.gz")
-    out, before = tmp_path / "out", snapshot(raw)
+    write_scan(one_scan, "sub-02_T1w.nii.gz")
+    out, before = tmp_path / "out", snapshot(one_scan)
     (out / folder).parent.mkdir(parents=True)
-    (out / folder).symlink_to(raw / "sub-01" / ("anat" if "/" in folder else ""))
-    result = harmonize(raw, out, "participant")
+    (out / folder).symlink_to(one_scan / "sub-01" / ("anat" if "/" in folder else ""))
+    result = harmonize(one_scan, out, "participant")
     tally["links"] += 1
     assert result.code == 73
     assert f"{out / folder}" in result.err
     assert "leads out of the output folder" in result.err
     assert "Traceback" not in result.err + result.out
-    assert snapshot(raw) == before
-    # One link stops one person at most, but for the records of all.
+    assert snapshot(one_scan) == before
+    # One link stops one participant at most, unless it stands for the records of all.
     assert output_of(out, "sub-02_T1w.nii.gz").is_file() == (folder != "logs")
 
 
@@ -448,7 +444,7 @@ class Trap:
 @pytest.mark.parametrize("ending", [".pt", ".pth", ".pkl", ".bin", ".safetensors"])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_pickles_are_no_models_and_never_opened(
-    raw: Path, tmp_path: Path, copied: Path, tally: Counter[str], ending: str, zipped: bool
+    one_scan: Path, tmp_path: Path, copied: Path, tally: Counter[str], ending: str, zipped: bool
 ) -> None:
     """Weights are safetensors only, whatever a file is called: no code of a pickle ever runs."""
     opened, path = tmp_path / "opened", copied.with_suffix(ending)
@@ -459,8 +455,8 @@ def test_pickles_are_no_models_and_never_opened(
     resign(path)
     code = 65 if ending == ".safetensors" else 64
     for result in (
-        harmonize(raw, tmp_path / "out", "participant", "--model", path),
-        harmonize_image(raw / "sub-01/anat" / NAME, tmp_path / "out.nii.gz", "--model", path),
+        harmonize(one_scan, tmp_path / "out", "participant", "--model", path),
+        harmonize_image(one_scan / "sub-01/anat" / NAME, tmp_path / "out.nii.gz", "--model", path),
     ):
         one_line(result, code, str(path), "safetensors")
         tally["tampered models"] += 1
@@ -499,11 +495,11 @@ IMPOSSIBLE: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
 def test_a_model_card_that_says_what_cannot_be_is_refused(
-    raw: Path, tmp_path: Path, copied: Path, tally: Counter[str], what: str
+    one_scan: Path, tmp_path: Path, copied: Path, tally: Counter[str], what: str
 ) -> None:
     """Before any scan is touched, in one sentence that names the file."""
     resign(copied, **IMPOSSIBLE[what])
-    result = harmonize(raw, tmp_path / "out", "participant", "--model", copied)
+    result = harmonize(one_scan, tmp_path / "out", "participant", "--model", copied)
     tally["tampered models"] += 1
     one_line(result, 65, str(copied.with_suffix("")))
     assert not (tmp_path / "out").exists()
@@ -511,29 +507,31 @@ def test_a_model_card_that_says_what_cannot_be_is_refused(
 
 @pytest.mark.parametrize("threshold", [-1, 2, float("nan"), "x"])
 def test_a_recognizer_that_never_or_always_flags_is_refused(
-    raw: Path, tmp_path: Path, copied: Path, tally: Counter[str], threshold: object
+    one_scan: Path, tmp_path: Path, copied: Path, tally: Counter[str], threshold: object
 ) -> None:
     """Else, scans that a model is not meant for would pass unseen."""
     bundled = json.loads((ROOT / "bids_harmonize/weights/T1w.json").read_text())["Recognizer"]
     resign(copied, Recognizer=bundled)
-    assert harmonize(raw, tmp_path / "good", "participant", "--model", copied).code == 0
+    assert harmonize(one_scan, tmp_path / "good", "participant", "--model", copied).code == 0
     resign(copied, Recognizer=bundled | {"Threshold": threshold})
     tally["tampered models"] += 1
-    one_line(harmonize(raw, tmp_path / "out", "participant", "--model", copied), 65, str(copied))
+    one_line(harmonize(one_scan, tmp_path / "out", "participant", "--model", copied), 65, str(copied))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_deeply_nested_card_is_one_sentence(
-    raw: Path, tmp_path: Path, copied: Path, tally: Counter[str]
+    one_scan: Path, tmp_path: Path, copied: Path, tally: Counter[str]
 ) -> None:
     """A card that no reader of JSON gets to the end of is as unreadable as one with an error."""
     copied.with_suffix(".json").write_text("[" * 100_000)
     tally["tampered models"] += 1
-    result = harmonize(raw, tmp_path / "out", "participant", "--model", copied)
-    one_line(result, 65, "no readable model card")
+    result = harmonize(one_scan, tmp_path / "out", "participant", "--model", copied)
+    one_line(result, 65, "model card")
 
 
-def test_one_changed_byte_of_a_bundled_model_is_found(raw: Path, tmp_path: Path, tally: Counter[str]) -> None:
+def test_one_changed_byte_of_a_bundled_model_is_found(
+    one_scan: Path, tmp_path: Path, tally: Counter[str]
+) -> None:
     """Bundled weights are checked by their SHA-256 at every start, before anything is done."""
     package = tmp_path / "package"
     ignored = shutil.ignore_patterns("__pycache__")
@@ -544,17 +542,17 @@ def test_one_changed_byte_of_a_bundled_model_is_found(raw: Path, tmp_path: Path,
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    scan = raw / "sub-01/anat" / NAME
+    scan = one_scan / "sub-01/anat" / NAME
     commands = {
         "bids-harmonize": [
             str(package / "run.py"),
-            str(raw),
+            str(one_scan),
             str(tmp_path / "out"),
             "participant",
             "--n-cpus",
             "1",
         ],
-        "bids-harmonize-image": ["-m", "bids_harmonize.image_cli", str(scan), str(tmp_path / "out.nii.gz")],
+        "bids-harmonize-image": ["-m", "bids_harmonize.cli.image", str(scan), str(tmp_path / "out.nii.gz")],
     }
     for name, arguments in commands.items():
         done = subprocess.run(
@@ -563,4 +561,4 @@ def test_one_changed_byte_of_a_bundled_model_is_found(raw: Path, tmp_path: Path,
         tally["tampered models"] += 1
         result = Result(code=done.returncode, out=done.stdout, err=done.stderr)
         one_line(result, 65, f"{name}: error: {weights}", "SHA-256 differs")
-    assert set(os.listdir(tmp_path)) == {"package", "raw"}
+    assert set(os.listdir(tmp_path)) == {"package", "data"}

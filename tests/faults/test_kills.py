@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import warm
-from sound import assert_sound, assert_whole, finished
-from toys import counts, head, image_of, snapshot, write_dataset, write_scan
+
+from tests.helpers import warm_processes
+from tests.helpers.soundness import assert_sound, assert_whole, finished
+from tests.helpers.toy_datasets import counts, head, image_of, snapshot, write_dataset, write_scan
 
 NAMES = ("sub-01_T1w.nii.gz", "sub-02_ses-a_T1w.nii.gz", "sub-02_ses-b_T2w.nii.gz")
 PARTICIPANT = ("participant", "--save-transform")
@@ -31,7 +32,7 @@ class Undisturbed:
     dataset: Path
     participants: Path
     output: Path
-    # How often they touched a file of the output, and how long the first took from its start.
+    # Number of times they touched a file of the output, and seconds that the first took from its start.
     touches: dict[str, int]
     seconds: float
 
@@ -55,9 +56,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     dataset, output = write_dataset(folder / "data"), folder / "out"
     for seed, name in enumerate(NAMES):
         write_scan(dataset, name, image_of(head(seed, (12, 14, 12)), 14))
-    # As users start it, with all that it loads: over this time kills are spread.
+    # Kills are spread over the time that the program takes as users start it, with all that it loads.
     start = time.monotonic()
-    apart = warm.apart(folder, dataset, "out", *PARTICIPANT)
+    apart = warm_processes.apart(folder, dataset, "out", *PARTICIPANT)
     said = apart.communicate()[1]
     seconds = time.monotonic() - start
     assert apart.returncode == 0, said
@@ -65,7 +66,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     touches = {}
     for level in (PARTICIPANT, ("group",)):
         lines = folder / f"touches-{level[0]}"
-        result = warm.run(folder, dataset, "out", *level, fault=warm.Counted(output, lines))
+        result = warm_processes.run(
+            folder, dataset, "out", *level, fault=warm_processes.Counted(output, lines)
+        )
         assert result.code == 0, result.err
         touches[level[0]] = len(lines.read_text().splitlines())
     return Undisturbed(
@@ -84,7 +87,7 @@ def _finish(undisturbed: Undisturbed, folder: Path) -> tuple[int, int]:
     output = folder / "out"
     done = finished(output)
     before = snapshot(output) if output.is_dir() else {}
-    result = warm.run(folder, undisturbed.dataset, "out", *PARTICIPANT)
+    result = warm_processes.run(folder, undisturbed.dataset, "out", *PARTICIPANT)
     assert (result.code, "Traceback" in result.err) == (0, False), result.err
     assert_whole(output, undisturbed.participants)
     after = snapshot(output)
@@ -92,7 +95,7 @@ def _finish(undisturbed: Undisturbed, folder: Path) -> tuple[int, int]:
         name = image.relative_to(output).as_posix()
         sidecar = name.replace(".nii.gz", ".json")
         assert (after[name], after[sidecar]) == (before[name], before[sidecar])
-    expected = {"done before": len(done), "harmonized": len(NAMES) - len(done)}
+    expected = {"up to date": len(done), "harmonized": len(NAMES) - len(done)}
     assert counts(result) == {state: count for state, count in expected.items() if count}
     return len(done), len(NAMES) - len(done)
 
@@ -106,14 +109,14 @@ def test_killed_before_any_touch_of_a_file(
     for n, moment in enumerate(_spread(generator, 50 if long else 4, undisturbed.touches["participant"])):
         folder = tmp_path / str(n)
         folder.mkdir()
-        fault = warm.AtTouch(1 + int(moment), folder / "out", signal.SIGKILL)
-        result = warm.run(folder, undisturbed.dataset, "out", *PARTICIPANT, fault=fault)
+        fault = warm_processes.AtTouch(1 + int(moment), folder / "out", signal.SIGKILL)
+        result = warm_processes.run(folder, undisturbed.dataset, "out", *PARTICIPANT, fault=fault)
         assert result.code == -signal.SIGKILL
         assert_sound(folder / "out", undisturbed.participants)
         counted = _finish(undisturbed, folder)
         done, again = done + counted[0], again + counted[1]
         tally["kills survived"] += 1
-    # Else nothing was tried.
+    # Otherwise nothing was tried.
     assert min(done, again) > 0
 
 
@@ -126,7 +129,7 @@ def test_killed_inside_writing(
     for n, limit in enumerate(_spread(generator, 20 if long else 2, largest)):
         folder = tmp_path / str(n)
         folder.mkdir()
-        result = warm.run(
+        result = warm_processes.run(
             folder, undisturbed.dataset, "out", *PARTICIPANT, fault=InsideWriting(1 + int(limit))
         )
         assert result.code == -signal.SIGXFSZ
@@ -137,24 +140,44 @@ def test_killed_inside_writing(
         tally["kills survived"] += 1
 
 
-def test_killed_at_any_time(
-    undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str]
+@pytest.mark.parametrize(
+    ("seed", "ending", "codes"),
+    [
+        (3, signal.SIGKILL, (-signal.SIGKILL, 0)),
+        # Python itself starts before the program can handle signals.
+        (7, signal.SIGTERM, (-signal.SIGTERM, TERMINATED, 0)),
+    ],
+    ids=["killed", "terminated"],
+)
+def test_ended_at_any_time(
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+    long: bool,
+    tally: Counter[str],
+    seed: int,
+    ending: signal.Signals,
+    codes: tuple[int, ...],
 ) -> None:
-    """kill -9 at any time, also while the program starts."""
-    generator = random.Random(3)
+    """A signal at any time, also while the program starts: no traceback, and nothing half-written."""
+    generator = random.Random(seed)
     for n, seconds in enumerate(_spread(generator, 20 if long else 2, undisturbed.seconds)):
         folder = tmp_path / str(n)
         folder.mkdir()
-        process = warm.apart(folder, undisturbed.dataset, "out", *PARTICIPANT)
+        process = warm_processes.apart(folder, undisturbed.dataset, "out", *PARTICIPANT)
         time.sleep(seconds)
-        process.kill()
-        said = process.communicate()[1]
-        assert "Traceback" not in said
+        process.send_signal(ending)
+        printed = process.communicate()[1]
+        # The process may have come to its end, if the machine is faster now than before.
+        assert process.returncode in codes, printed
+        assert "Traceback" not in printed
+        if ending is signal.SIGTERM:
+            assert list(folder.rglob(".tmp-*")) == []
         if (folder / "out").exists():
             assert_sound(folder / "out", undisturbed.participants)
         _finish(undisturbed, folder)
-        # On a machine that is faster now than before, it may have come to its end.
-        tally["kills survived"] += process.returncode == -signal.SIGKILL
+        tally["kills survived" if ending is signal.SIGKILL else "terminations survived"] += (
+            process.returncode != 0
+        )
 
 
 def test_killed_again_and_again(
@@ -165,8 +188,8 @@ def test_killed_again_and_again(
     done: set[Path] = set()
     for _ in range(10 if long else 2):
         moment = 1 + int(generator.random() * undisturbed.touches["participant"] / 2)
-        fault = warm.AtTouch(moment, tmp_path / "out", signal.SIGKILL)
-        result = warm.run(tmp_path, undisturbed.dataset, "out", *PARTICIPANT, fault=fault)
+        fault = warm_processes.AtTouch(moment, tmp_path / "out", signal.SIGKILL)
+        result = warm_processes.run(tmp_path, undisturbed.dataset, "out", *PARTICIPANT, fault=fault)
         assert result.code in (-signal.SIGKILL, 0), result.err
         assert_sound(tmp_path / "out", undisturbed.participants)
         assert done <= finished(tmp_path / "out")
@@ -179,16 +202,16 @@ def test_killed_while_the_group_is_reported(
     undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str]
 ) -> None:
     """The level group, killed: what is there under its name is complete, and the next run completes it."""
-    assert warm.run(tmp_path, undisturbed.dataset, "out", *PARTICIPANT).code == 0
+    assert warm_processes.run(tmp_path, undisturbed.dataset, "out", *PARTICIPANT).code == 0
     generator = random.Random(5)
     for moment in _spread(generator, 20 if long else 4, undisturbed.touches["group"]):
         for path in (tmp_path / "out").glob("group_*"):
             path.unlink()
-        fault = warm.AtTouch(1 + int(moment), tmp_path / "out", signal.SIGKILL)
-        result = warm.run(tmp_path, undisturbed.dataset, "out", "group", fault=fault)
+        fault = warm_processes.AtTouch(1 + int(moment), tmp_path / "out", signal.SIGKILL)
+        result = warm_processes.run(tmp_path, undisturbed.dataset, "out", "group", fault=fault)
         assert result.code == -signal.SIGKILL
         assert_sound(tmp_path / "out", undisturbed.output)
-        result = warm.run(tmp_path, undisturbed.dataset, "out", "group")
+        result = warm_processes.run(tmp_path, undisturbed.dataset, "out", "group")
         assert result.code == 0, result.err
         assert_whole(tmp_path / "out", undisturbed.output)
         tally["kills survived"] += 1
@@ -210,36 +233,14 @@ def test_terminated_before_any_touch_of_a_file(
         folder = tmp_path / str(n)
         folder.mkdir()
         if group:
-            assert warm.run(folder, undisturbed.dataset, "out", *PARTICIPANT).code == 0
-        fault = warm.AtTouch(1 + int(moment), folder / "out", signal.SIGTERM)
-        result = warm.run(folder, undisturbed.dataset, "out", *level, fault=fault)
+            assert warm_processes.run(folder, undisturbed.dataset, "out", *PARTICIPANT).code == 0
+        fault = warm_processes.AtTouch(1 + int(moment), folder / "out", signal.SIGTERM)
+        result = warm_processes.run(folder, undisturbed.dataset, "out", *level, fault=fault)
         assert result.code == TERMINATED, (moment, result.err)
         assert result.err.splitlines()[-1] == "bids-harmonize: error: terminated"
         assert "Traceback" not in result.err
         assert list(folder.rglob(".tmp-*")) == []
         assert_sound(folder / "out", reference)
-        assert warm.run(folder, undisturbed.dataset, "out", *level).code == 0
+        assert warm_processes.run(folder, undisturbed.dataset, "out", *level).code == 0
         assert_whole(folder / "out", reference)
         tally["terminations survived"] += 1
-
-
-def test_terminated_at_any_time(
-    undisturbed: Undisturbed, tmp_path: Path, long: bool, tally: Counter[str]
-) -> None:
-    """SIGTERM at any time, also while the program starts: no traceback, and nothing half-written."""
-    generator = random.Random(7)
-    for n, seconds in enumerate(_spread(generator, 20 if long else 2, undisturbed.seconds)):
-        folder = tmp_path / str(n)
-        folder.mkdir()
-        process = warm.apart(folder, undisturbed.dataset, "out", *PARTICIPANT)
-        time.sleep(seconds)
-        process.terminate()
-        said = process.communicate()[1]
-        # Python itself starts before the program can mind signals; and it may have come to its end.
-        assert process.returncode in (-signal.SIGTERM, TERMINATED, 0), said
-        assert "Traceback" not in said
-        assert list(folder.rglob(".tmp-*")) == []
-        if (folder / "out").exists():
-            assert_sound(folder / "out", undisturbed.participants)
-        _finish(undisturbed, folder)
-        tally["terminations survived"] += process.returncode != 0

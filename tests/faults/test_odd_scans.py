@@ -15,8 +15,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pages import Page
-from toys import (
+
+from tests.helpers.html_page import Page
+from tests.helpers.toy_datasets import (
     SPACING,
     Result,
     expected_files,
@@ -44,11 +45,11 @@ TYPES = (
     np.dtype(np.float32),
     np.dtype(np.float64),
 )
-# Whole numbers that all of them hold.
+# Voxels are whole numbers that all of these types hold.
 SMALL = (head(1) // 8).astype(np.int8)
-# As much air as a scan is padded with.
+# These voxels are air, as much as scans are padded with.
 AIR = head(1) < 80
-# Share of the brightest value.
+# Neighbours are compared if they differ by more than this share of the brightest value.
 SEEN = 0.1
 UNITS = (1e30, 1e38, 1e-30, 1e-41)
 
@@ -113,7 +114,7 @@ def padded(value: float) -> NDArray[np.float32]:
 
 SCANS: dict[str, Odd] = {
     "plain": Odd(write=saved(image_of(head(1)))),
-    # How voxels are stored.
+    # Scans that differ in how voxels are stored.
     **{str(dtype): Odd(write=stored(SMALL, dtype), like="int8") for dtype in TYPES},
     **{f"big{dtype}": Odd(write=stored(SMALL, dtype, order=">"), like="int8") for dtype in TYPES},
     "unpacked": Odd(write=stored(head(1)), like="plain", ending=".nii"),
@@ -128,7 +129,7 @@ SCANS: dict[str, Odd] = {
         write=lambda path: nib.save(nib.Nifti2Image(head(1), image_of(head(1)).affine), path), like="plain"
     ),
     "negativepixdim": Odd(write=stored(head(1), pixdim=[-1, *3 * [-SPACING], 1, 1, 1, 1]), like="plain"),
-    # What they hold.
+    # Scans that differ in what voxels hold.
     **{
         f"unit{place}": Odd(
             write=stored((head(1) / 1000.0).astype(np.float32) * np.float32(unit)),
@@ -141,12 +142,12 @@ SCANS: dict[str, Odd] = {
     "zeros": Odd(write=stored(padded(0))),
     "nan": Odd(write=stored(padded(np.nan)), like="zeros"),
     "infinite": Odd(write=stored(padded(np.inf)), like="zeros"),
-    # How it lies.
+    # Scans that differ in how the volume lies.
     "oblique": Odd(write=saved(oblique())),
     "lefthanded": Odd(write=saved(turned((0, -1), (1, 1), (2, 1))), like="plain", exactly=False),
     "flipped": Odd(write=saved(turned((0, -1), (1, -1), (2, -1))), like="plain", exactly=False),
     "sagittal": Odd(write=saved(turned((2, 1), (0, -1), (1, 1))), like="plain", exactly=False),
-    # How large it is.
+    # Scans that differ in size.
     **{
         f"slices{n}{'xyz'[axis]}": Odd(
             write=saved(
@@ -227,7 +228,7 @@ def test_all_are_harmonized_and_nothing_else(done: Done, tally: Counter[str]) ->
 
 @pytest.mark.parametrize("scan", SCANS)
 def test_grid_is_kept_and_values_are_finite(done: Done, scan: str) -> None:
-    """README, What comes out: the grid, codes and units of the input, float32, finite and never negative."""
+    """docs, Outputs: the grid, codes and units of the input, float32, finite and never negative."""
     given, got = done.given(scan), done.got(scan)
     assert got.shape == given.shape
     assert got.get_data_dtype().newbyteorder("=") == np.float32
@@ -278,7 +279,7 @@ def test_what_means_the_same_gives_the_same(done: Done, scan: str) -> None:
 
 @pytest.mark.parametrize("scan", ["plain", "biguint64", "scaledbig", "unit1", "slices1x", "mixed"])
 def test_one_file_alone_gives_the_same(done: Done, tmp_path: Path, tally: Counter[str], scan: str) -> None:
-    """README, One file: the same voxels as in a dataset."""
+    """docs, One image: the same voxels as in a dataset."""
     result = harmonize_image(done.given(scan).get_filename(), tmp_path / "out.nii.gz")
     tally["odd scans"] += 1
     assert result.code == 0, result.err
@@ -383,7 +384,7 @@ def test_results_kept_in_an_annex_are_done_and_replaced_but_never_written_throug
     stores = [annexed(out / name, out) for name in sorted(names)]
     kept = [(sha256(store), store.stat().st_mtime_ns) for store in stores]
     tally["DataLad trees"] += 1
-    assert "1 done before" in harmonize(raw, out, "participant").out
+    assert "1 up to date" in harmonize(raw, out, "participant").out
     assert (out / "sub-01.html").is_symlink()
     assert "1 harmonized" in harmonize(raw, out, "participant", "--force", "--seed", "3").out
     assert not any((out / name).is_symlink() for name in expected_files("sub-01_T1w.nii.gz"))

@@ -1,0 +1,1 @@
+"""Data, calls and checks that several test modules share."""
