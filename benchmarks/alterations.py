@@ -4,14 +4,14 @@
 
 The head is the built-in phantom. Alterations are drawn as in training; of the draws of each family the figure
 shows the one that changes the head more than three in four do. Images are in units of the brain's median, so
-that no common factor counts as a change. All numbers are in the file, as JSON under the key Description.
+that no common factor counts as a change. The file holds all numbers, as JSON under the key Description.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from bids_harmonize.contrast import ToneCurve
-from bids_harmonize.image import intensity_scale
-from bids_harmonize.kspace import (
-    FAMILIES,
+from benchmarks.formatting import signed_percent
+from bids_harmonize.imaging.intensity import intensity_scale
+from bids_harmonize.phantom.anatomy import head_labels
+from bids_harmonize.phantom.scanner import render
+from bids_harmonize.phantom.sites import plan_runs
+from bids_harmonize.phantom.space import Grid
+from bids_harmonize.training.alterations.kspace import (
     Alteration,
     Apodization,
     CentrePerturbation,
@@ -38,27 +41,27 @@ from bids_harmonize.kspace import (
     RadialGain,
     SmoothField,
     Spikes,
-    stored,
 )
-from bids_harmonize.phantom import Grid, head_labels, plan_runs, render
+from bids_harmonize.training.alterations.tone import ToneCurve
+from bids_harmonize.training.pairs import FAMILIES
 
 Image = NDArray[np.float32]
 
-# Axial, through the lateral ventricles of every person; the neck is left out, as in most brain scans.
+# An axial slice through the lateral ventricles of every phantom, without the neck, as in most brain scans.
 GRID = Grid(zooms=(1.25, 1.25, 1.25), low=(-84.0, -104.0, -70.0), high=(84.0, 112.0, 88.0))
-LEVEL_MM = 8.0
+SLICE_MM = 8.0
 DRAWS = 20
 COLUMNS, WIDTH_INCHES = 7, 7.2
 ROWS = ("image", "change of image", "k-space")
-# In units of the brain's median, and in decibels.
+# Ends of the colour scales: in units of the brain's median, and in decibels.
 WHITE, IMAGE_LIMIT, DECIBEL_LIMIT, DYNAMIC_RANGE = 1.8, 0.4, 6.0, 80.0
 # How far the panels of k-space reach, cycles/mm: all of it, or where alterations of the centre act.
 NYQUIST, CENTRE = 0.5 / GRID.zooms[0], 0.1
 GREY, CHANGE = "gray", "RdBu_r"
 SMALL, MEDIUM = 5.0, 6.5
 
-
 CENTRAL = (RadialGain, CentrePerturbation, MagnitudePower)
+FAMILIES_BY_NAME: Mapping[str, type[Any]] = {family.__name__: family for family in FAMILIES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +81,11 @@ class Variation:
 # --- The head and its variations --------------------------------------------------------------------------
 
 
-def scan(seed: int, person: int) -> Image:
-    """A T1w scan of a phantom person, bright value 1."""
+def scan(seed: int, participant: int) -> Image:
+    """A T1w scan of a phantom participant, scaled so that the 99th percentile of its foreground is 1."""
     run = next(run for run in plan_runs(seed=seed) if run.suffix == "T1w")
-    head = head_labels(seed, person, spacing=GRID.zooms[0])
-    volume = render(head, run.protocol, GRID, run.receiver, seed=(seed, person))
+    head = head_labels(seed, participant, spacing=GRID.zooms[0])
+    volume = render(head, run.protocol, GRID, run.receiver, seed=(seed, participant))
     return volume / np.float32(intensity_scale(volume))
 
 
@@ -110,12 +113,12 @@ def _draw_of(head: Image, name: str, families: Sequence[type[Alteration]], seed:
     rng = np.random.default_rng((seed, *name.encode()))
     draws = [[family.sample(rng) for family in families] for _ in range(DRAWS)]
     coarse = head[::3, ::3, ::3]
-    seen = [_applied(coarse, draw, 3) for draw in draws]
-    return _variation(head, name, draws[_telling(coarse, seen)])
+    altered = [apply_all(coarse, draw, 3) for draw in draws]
+    return _variation(head, name, draws[_index_of_clear_change(coarse, altered)])
 
 
-def _telling(head: Image, altered: Sequence[Image]) -> int:
-    """Which change is larger than three in four: an average one is hard to see in print."""
+def _index_of_clear_change(head: Image, altered: Sequence[Image]) -> int:
+    """The index of the change that is larger than three in four; an average one is hard to see in print."""
     units = in_brain_units(head)
     changes = [float(np.square(in_brain_units(volume) - units).mean()) for volume in altered]
     return int(np.argsort(changes)[3 * len(changes) // 4])
@@ -125,14 +128,15 @@ def _variation(head: Image, name: str, alterations: Sequence[Alteration]) -> Var
     mixture = len(alterations) > 1
     return Variation(
         name=name,
-        volume=_applied(head, alterations),
+        volume=apply_all(head, alterations),
         details=", ".join(map(_in_short, alterations)) if mixture else _details(alterations[0]),
-        central=all(isinstance(one, CENTRAL) for one in alterations),
-        numbers=tuple(map(stored, alterations)),
+        central=all(isinstance(alteration, CENTRAL) for alteration in alterations),
+        numbers=tuple(map(to_record, alterations)),
     )
 
 
-def _applied(head: Image, alterations: Sequence[Alteration], step: int = 1) -> Image:
+def apply_all(head: Image, alterations: Sequence[Alteration], step: int = 1) -> Image:
+    """Apply alterations in turn to a head of which every `step`-th voxel is kept along each axis."""
     k_space = KSpace.of(head, [zoom * step for zoom in GRID.zooms])
     for alteration in alterations:
         k_space = alteration.apply(k_space)
@@ -143,11 +147,11 @@ def _tone_mapped_band(head: Image, seed: int) -> Variation:
     rng = np.random.default_rng((seed, 1))
     curves = [ToneCurve.sample(rng) for _ in range(DRAWS)]
     coarse = head[::3, ::3, ::3]
-    curve = curves[_telling(coarse, [curve.apply(coarse) for curve in curves])]
+    curve = curves[_index_of_clear_change(coarse, [curve.apply(coarse) for curve in curves])]
     band = LowBand(weight=1.0, cutoff=0.3)
-    mapping = {"Family": "ToneCurve", **vars(curve)}
     return replace(
-        _blended(head, curve.apply(head), "Band: tone curve", band), numbers=(mapping, stored(band))
+        _blended(head, curve.apply(head), "Band: tone curve", band),
+        numbers=(to_record(curve), to_record(band)),
     )
 
 
@@ -158,14 +162,14 @@ def _band_of_another_head(head: Image, other: Image, seed: int) -> Variation:
 
 def _blended(head: Image, other: Image, name: str, band: LowBand) -> Variation:
     blend = band.apply(KSpace.of(head, GRID.zooms), KSpace.of(other, GRID.zooms))
-    numbers, central = (stored(band),), band.cutoff < CENTRE
+    numbers, central = (to_record(band),), band.cutoff < CENTRE
     return Variation(
         name=name, volume=blend.volume(), details=_details(band), central=central, numbers=numbers
     )
 
 
 def _resolutions(head: Image, seed: int) -> list[Variation]:
-    """The two halves of `Apodization` one by one: blur without ringing, and ringing without blur."""
+    """The two effects of `Apodization` one by one: blur without ringing, and ringing without blur."""
     rng = np.random.default_rng((seed, 3))
     draws = [Apodization.sample(rng) for _ in range(DRAWS)]
     widest = max(draws, key=lambda draw: draw.full_width_mm)
@@ -180,7 +184,7 @@ def _details(alteration: Any) -> str:
     """The numbers that matter, in a few words."""
     match alteration:
         case RadialGain(log_gains, cutoff):
-            return f"{_percent(min(log_gains))}…{_percent(max(log_gains))}, < {cutoff:.2f}/mm"
+            return f"{signed_percent(min(log_gains))}…{signed_percent(max(log_gains))}, < {cutoff:.2f}/mm"
         case CentrePerturbation(_, strength, cutoff):
             return f"{strength:.0%} complex, < {cutoff:.2f}/mm"
         case MagnitudePower(power, cutoff):
@@ -197,11 +201,7 @@ def _details(alteration: Any) -> str:
             return f"{len(terms)} cosines"
         case Noise(_, sigma):
             return f"σ = {sigma:.1%} of bright"
-    raise ValueError(f"{type(alteration).__name__} has no words yet; there are {', '.join(FAMILIES)}.")
-
-
-def _percent(log_gain: float) -> str:
-    return f"{np.exp(log_gain) - 1:+.0%}".replace("-", "−")
+    raise ValueError(f"no description for alterations of the family {type(alteration).__name__}")
 
 
 def _in_short(alteration: Alteration) -> str:
@@ -215,6 +215,43 @@ def _in_short(alteration: Alteration) -> str:
         Noise: "noise",
     }
     return short[type(alteration)]
+
+
+# --- Alterations as JSON ----------------------------------------------------------------------------------
+
+
+def to_record(alteration: Any) -> dict[str, Any]:
+    """An alteration as a mapping that JSON can hold: the name of its family and its numbers.
+
+    Raises
+    ------
+    ValueError
+        If it belongs to no family of alterations.
+    """
+    name = type(alteration).__name__
+    if type(alteration) is not FAMILIES_BY_NAME.get(name):
+        raise ValueError(f"{name} is not a family of alterations")
+    return {"Family": name, **vars(alteration)}
+
+
+def from_record(record: Mapping[str, Any]) -> Any:
+    """The alteration that `to_record` has written down, read from JSON or not.
+
+    Raises
+    ------
+    ValueError
+        If the family is unknown.
+    """
+    values = {name: _lists_to_tuples(value) for name, value in record.items()}
+    family = values.pop("Family", None)
+    if family not in FAMILIES_BY_NAME:
+        raise ValueError(f"{family} is not a family of alterations ({', '.join(FAMILIES_BY_NAME)})")
+    return FAMILIES_BY_NAME[family](**values)
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    """JSON makes lists of tuples."""
+    return tuple(map(_lists_to_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 # --- The figure -------------------------------------------------------------------------------------------
@@ -276,7 +313,7 @@ def _draw_spectrum_and_scales(panels: Sequence[Axes], original: Image) -> None:
 
 def _draw_k_space(axes: Axes, values: Image, limit: float, **style: Any) -> None:
     """Frequencies up to `limit`, cycles/mm."""
-    # Coefficients lie in the middle of their pixels, and the centre a half pixel off the middle of the image.
+    # Coefficients lie in the middle of their pixels: the centre is half a pixel off the middle of the image.
     rows, columns = ((np.array([-0.5, n - 0.5]) - n // 2) / n / GRID.zooms[0] for n in values.shape)
     axes.imshow(values, extent=(*columns, *rows[::-1]), interpolation="nearest", **style)
     axes.set(xlim=(-limit, limit), ylim=(limit, -limit))
@@ -298,8 +335,8 @@ def _draw_scale(axes: Axes, height: float, colours: str, name: str, ends: tuple[
 
 
 def slice_of(volume: Image) -> Image:
-    """The axial slice at `LEVEL_MM`, the anterior side on top."""
-    index = round((LEVEL_MM - GRID.low[2]) / GRID.zooms[2])
+    """The axial slice at `SLICE_MM`, the anterior side on top."""
+    index = round((SLICE_MM - GRID.low[2]) / GRID.zooms[2])
     return volume[::-1, ::-1, index].T
 
 
@@ -321,8 +358,8 @@ def decibels(image: Image) -> Image:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("png", type=Path, metavar="OUT.png", help="where to write the figure")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other heads and alterations")
+    parser.add_argument("png", type=Path, metavar="OUT.png", help="file to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the heads and alterations (default: 0)")
     options = parser.parse_args(arguments)
     shown = variations(options.seed)
     description = json.dumps({variation.name: variation.numbers for variation in shown})

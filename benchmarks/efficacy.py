@@ -2,9 +2,9 @@
 
     python -m benchmarks.efficacy --out OUT
 
-All methods see the same scans. The table is printed, and written to OUT/efficacy.md; all numbers to
-OUT/efficacy.json; a figure to OUT/efficacy.png. Real scans and label maps are read from the folder named in
-BIDS_HARMONIZE_SHARED, or ``shared`` beside the checkout. Install what it needs with ``pip install
+All methods get the same scans. The table is printed and written to OUT/efficacy.md, all numbers to
+OUT/efficacy.json, a figure to OUT/efficacy.png. Real scans and label maps are read from the folder named in
+BIDS_HARMONIZE_SHARED, or ``shared`` beside the checkout. Install its dependencies with ``pip install
 '.[benchmark]'``.
 """
 
@@ -16,8 +16,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -26,35 +26,44 @@ import numpy as np
 
 from benchmarks import splits
 from benchmarks.data import PROSTATE, Data
+from benchmarks.formatting import number
 from benchmarks.methods import NAMES, Method, make_methods
-from benchmarks.rows import Row, summarize
+from benchmarks.result_rows import Row, summarize
 from benchmarks.scans import shared_folder
-from benchmarks.table import draw, markdown, number
+from benchmarks.table import draw, markdown
 from benchmarks.tiers.agreement import ORACLE
-from bids_harmonize.card import read_card
+from benchmarks.tiers.judge import CEILING
+from bids_harmonize.model.card import ModelCard, find_model, read_card
 
 #: Module of each tier, in the order of the table.
 TIERS = {
     "A": "agreement",
     "B": "repeats",
-    "C": "left_out",
+    "C": "held_out",
     "D": "distribution",
     "E": "radiomics",
-    "F": "probe",
+    "F": "site_logistic_probe",
     "G": "lesions",
     "H": "invariants",
+    "I": "biology",
+    "J": "judge",
+    "K": "surroundings",
 }
 MODALITIES = ("T1w", "T2w", PROSTATE)
-#: Of prostates there are neither label maps nor other sites.
-PROSTATE_TIERS = ("C", "H")
+#: The tiers that need neither label maps nor other sites, of which there are none for prostates.
+PROSTATE_TIERS = ("C", "H", "K")
 PACKAGES = ("bids-harmonize", "intensity-normalization", "SimpleITK", "scikit-image", "numpy", "torch")
 TIME = "time"
+SITE_PROBE_NOTE = (
+    "- The site probe of tier F is a logistic regression on features of the images; its accuracies are not "
+    "comparable with those on the page of the group level, which come from a linear discriminant analysis."
+)
 RESOLUTION = {True: "in full resolution", False: "of heads averaged to voxels of up to 2 mm"}
 
 
 @dataclass(kw_only=True)
 class Results:
-    """What came out, and how long it took."""
+    """The rows, the time of each tier, what failed, and the tiers without scans."""
 
     rows: list[Row] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -66,32 +75,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     options = _parser().parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    models = {_meant_for(read_card(path)): path for path in options.model}
+    models = {_modality_of(read_card(path)): path for path in options.model}
     results = Results()
     for modality in options.modality:
+        model = models.get(modality, modality)
         with tempfile.TemporaryDirectory(prefix="efficacy-") as folder:
             data = Data(
                 shared=options.shared,
                 modality=modality,
                 development=options.development,
                 native=options.native,
-                pairs=options.pairs,
+                pairs=options.pairs or options.shared / "data" / "pairs",
+                echo_times=_echo_times(model),
             )
-            model = models.get(modality, modality)
             methods = make_methods(options.methods, modality, data.reference, model, Path(folder))
-            # After every tier, so that what is done is there if a later one fails.
+            # The files are written after every tier, so that a later one that fails takes nothing away.
             for _ in measure(options.tiers, methods, data, results):
                 _write(results, options, models)
     print(report(results, options.methods, native=options.native))
     return 0
 
 
-def _meant_for(card: Mapping[str, Any]) -> str:
-    return PROSTATE if "PROSTATE" in card["BodyParts"] else str(card["Modality"])
+def _echo_times(model: str | Path) -> Sequence[float] | None:
+    """Those from which and to which the model's reference group was brought; None for a group as scanned."""
+    _, info = find_model(model)
+    return info.card.data.echo_times if info.card.data else None
+
+
+def _modality_of(card: ModelCard) -> str:
+    return PROSTATE if "PROSTATE" in card.body_parts else card.modality
 
 
 def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results: Results) -> Iterator[None]:
-    """Run the tiers on one modality, adding what they return, at last run times and failures, to the results.
+    """Run the tiers on one modality, and add their rows, then run times and failures, to the results.
 
     Yields whenever something was added.
     """
@@ -126,14 +142,14 @@ def _times(method: Method, modality: str) -> list[Row]:
         "processor seconds to fit or load": [method.fit_seconds],
     }
     rows = [
-        summarize(TIME, modality, figure, method.name, seconds, better="lower", scans=len(seconds))
-        for figure, seconds in kinds.items()
+        summarize(TIME, modality, metric, method.name, seconds, better="lower", scans=len(seconds))
+        for metric, seconds in kinds.items()
         if seconds
     ]
     failed = Row(
         tier=TIME,
         modality=modality,
-        figure="failed scans, taken as unchanged",
+        metric="failed scans, taken as unchanged",
         method=method.name,
         value=float(len(method.failures)),
         spread=0.0,
@@ -147,10 +163,15 @@ def _times(method: Method, modality: str) -> list[Row]:
 def report(results: Results, names: Sequence[str], *, native: bool = False) -> str:
     """The table, and what must be known to read it."""
     bounds = [
-        f"- {row.tier} {row.modality}, {row.figure}: {number(row.value)} ±{number(row.spread)} for an oracle "
+        f"- {row.tier} {row.modality}, {row.metric}: {number(row.value)} ±{number(row.spread)} for an oracle "
         "that knows the receive field and the rising curve nearest to the truth."
         for row in results.rows
-        if row.method == ORACLE and row.figure.endswith("dB")
+        if row.method == ORACLE and row.metric.endswith("dB")
+    ]
+    bounds += [
+        f"- {row.tier} {row.modality}, {row.metric}: {number(row.value)} ±{number(row.spread)} as {CEILING}."
+        for row in results.rows
+        if row.method == CEILING
     ]
     empty = [f"- Tier {tier}: no such scans here." for tier in results.empty]
     failed = [f"- {name} failed on {len(scans)} scans." for name, scans in results.failures.items()]
@@ -161,6 +182,7 @@ def report(results: Results, names: Sequence[str], *, native: bool = False) -> s
         "- Other methods get a brain mask, of simulated scans the true one; ours gets none.",
         f"- Real scans: {RESOLUTION[native]}. Seconds per scan are the processor's, at that size.",
         f"- {splits.SITES_NOTE}",
+        *([SITE_PROBE_NOTE] if any(row.metric.startswith("site probe") for row in results.rows) else []),
         *bounds,
         *empty,
         *failed,
@@ -170,18 +192,18 @@ def report(results: Results, names: Sequence[str], *, native: bool = False) -> s
 
 
 def _compared(rows: Sequence[Row]) -> list[Row]:
-    """Those of methods that there are."""
-    return [row for row in rows if row.method != ORACLE]
+    """The rows of methods that can be used, which oracle and ceiling cannot."""
+    return [row for row in rows if row.method not in (ORACLE, CEILING)]
 
 
 def _write(results: Results, options: argparse.Namespace, models: dict[str, Path]) -> None:
-    """All files anew."""
+    """Write all files anew."""
     (options.out / "efficacy.md").write_text(
         report(results, options.methods, native=options.native), encoding="utf-8"
     )
     content: dict[str, Any] = {
         "Heads": list(splits.heads(options.development)),
-        "LeftOut": splits.LEFT_OUT,
+        "LeftOut": splits.HELD_OUT,
         "Models": {modality: path.name for modality, path in models.items()} or "bundled",
         "Versions": {name: _version(name) for name in PACKAGES} | {"Python": platform.python_version()},
         "Resolution": RESOLUTION[options.native],
@@ -196,11 +218,11 @@ def _write(results: Results, options: argparse.Namespace, models: dict[str, Path
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    """For JSON, which knows neither infinity nor what is no number."""
+    """The row for JSON, which has neither infinity nor NaN."""
     words = {np.inf: "infinite", -np.inf: "-infinite"}
     return {
         key: words.get(value, None if value != value else value) if isinstance(value, float) else value
-        for key, value in asdict(row).items()
+        for key, value in row.to_json().items()
     }
 
 
@@ -214,14 +236,22 @@ def _version(package: str) -> str | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.efficacy", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("efficacy"), help="folder of the output")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder of the scans")
-    parser.add_argument("--tiers", nargs="+", choices=TIERS, default=list(TIERS))
-    parser.add_argument("--modality", nargs="+", choices=MODALITIES, default=list(MODALITIES))
-    parser.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder of scans and label maps")
+    parser.add_argument("--tiers", nargs="+", choices=TIERS, default=list(TIERS), help="default: all")
+    parser.add_argument(
+        "--modality", nargs="+", choices=MODALITIES, default=list(MODALITIES), help="default: all"
+    )
+    parser.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES), help="default: all")
     parser.add_argument("--model", nargs="+", type=Path, default=[], help="weights to use for their modality")
-    parser.add_argument("--development", action="store_true", help="heads to choose by, not to report on")
-    parser.add_argument("--native", action="store_true", help="real scans in full resolution; takes long")
-    parser.add_argument("--pairs", type=Path, help="BIDS dataset of people who were scanned twice (tier B)")
+    parser.add_argument("--development", action="store_true", help="simulate from the heads to choose by")
+    parser.add_argument(
+        "--native", action="store_true", help="real scans in full resolution, which takes long"
+    )
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        help="BIDS dataset of participants scanned twice (tier B; default: data/pairs of --shared)",
+    )
     return parser
 
 

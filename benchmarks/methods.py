@@ -30,14 +30,13 @@ from intensity_normalization import (
 from numpy.typing import NDArray
 from skimage.exposure import match_histograms
 
+from benchmarks.one_scan import N4_SHRINK, OURS
 from benchmarks.scans import Mask, Scan, Volume
-from bids_harmonize.image import intensity_scale
-from bids_harmonize.model import Model
+from bids_harmonize.imaging.intensity import intensity_scale
+from bids_harmonize.model.harmonizer import Model
 
-OURS = "ours"
-#: Of the spectrum-swapping method: this many of the lowest DCT coefficients along each axis.
+#: How many of the lowest DCT coefficients along each axis the spectrum-swapping method swaps.
 SWAPPED = 3
-N4_SHRINK = 4
 # Percentiles and classes of more voxels do not change, and fuzzy classes of more take minutes.
 MASK_VOXELS = 20_000
 # Voxels this thick are not shrunk further along their axis.
@@ -48,7 +47,7 @@ Fit = Callable[[Sequence[Scan]], Apply]
 
 
 class _LSQ(LSQNormalizer):
-    """With the package's least-squares factor as a sum: its own fails from numpy 2.4 on."""
+    """The package's method with its least-squares factor as a sum: its own fails from numpy 2.4 on."""
 
     def _calculate_scaling_factor(self, tissue_means: NDArray[np.floating]) -> float:
         standard: Any = self.standard_tissue_means
@@ -91,10 +90,10 @@ class Method:
         return np.asarray(np.load(path))
 
     def _harmonize(self, scan: Scan) -> Volume:
-        given = scan if self.before is None else replace(scan, volume=self.before.apply(scan))
+        source = scan if self.before is None else replace(scan, volume=self.before.apply(scan))
         start = time.process_time()
         try:
-            volume = np.asarray(self.function(given), dtype=np.float32)
+            volume = np.asarray(self.function(source), dtype=np.float32)
             if not np.isfinite(volume).all():
                 raise ValueError("the output is not finite")
         except Exception as error:
@@ -117,7 +116,7 @@ def make_methods(
 def _make(name: str, n4: Method, modality: str, reference: Sequence[Scan], model: str | Path) -> Method:
     base = name.removeprefix("N4 + ")
     before = None if base == name else n4
-    # What a method does before it is fitted is not told as its own time.
+    # What runs before a method is fitted does not count as its own time.
     group = [replace(scan, volume=n4.apply(scan)) for scan in reference] if before else reference
     start = time.process_time()
     function = ours(model) if name == OURS else _FITS[base](group, modality)
@@ -176,7 +175,7 @@ def _population(make: Callable[[], Any]) -> Callable[[Sequence[Scan], str], Appl
 
 
 def _thinned(mask: Mask) -> Mask:
-    """Every so-many-th voxel, at least `MASK_VOXELS` of them."""
+    """Voxels of the mask at regular intervals, at least `MASK_VOXELS` of them."""
     where = np.flatnonzero(mask)
     thinned = np.zeros_like(mask)
     thinned.flat[where[:: max(1, len(where) // MASK_VOXELS)]] = True
@@ -225,8 +224,8 @@ def _spectrum_swapping(reference: Sequence[Scan], modality: str) -> Apply:
 
     After Guan et al. 2022 (doi:10.1007/978-3-031-21014-3_21), without their registration.
     """
-    source = _central(reference)
-    wanted = _low_coefficients(source.volume / np.float32(intensity_scale(source.volume)))
+    donor = _central(reference)
+    wanted = _low_coefficients(donor.volume / np.float32(intensity_scale(donor.volume)))
 
     def apply(scan: Scan) -> Volume:
         scaled = scan.volume / np.float32(intensity_scale(scan.volume))

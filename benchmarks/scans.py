@@ -1,4 +1,4 @@
-"""Scans with the masks that methods and figures need, and where they are read from."""
+"""Scans with the masks that methods and metrics need, and where they are read from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.splits import LEFT_OUT, PROSTATE_LEFT_OUT
-from bids_harmonize.anatomy import automatic_brain_mask, head_mask, middle_tissue, tissue_mask
-from bids_harmonize.image import as_magnitude, open_image, read_voxels
+from benchmarks.splits import HELD_OUT, PROSTATE_HELD_OUT
+from bids_harmonize.imaging.masks import automatic_brain_mask, head_mask, middle_tissue, tissue_mask
+from bids_harmonize.imaging.nifti import as_magnitude, open_image, read_voxels
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 ROOT = Path(__file__).parents[1]
+#: Real scans are averaged to voxels of about this size.
 AVERAGED_MM = 2.0
+#: Air that is kept around a head.
 MARGIN_MM = 16.0
 
 
@@ -35,22 +37,22 @@ class Scan:
     ----------
     name
         Unique in a run: harmonized volumes are kept by it.
-    person, site
-        Whose scan, and from where; for a simulated scan the head and the protocol.
+    participant, site
+        Whose scan it is, and where it was made; for a simulated scan the head and the protocol.
     volume
         ``(x, y, z)`` float32, axes right, anterior, superior.
     head, brain
-        Masks: automatic ones of real scans, the true ones of simulated scans. Of a prostate they are what is
-        brighter than air, and the middle of it.
+        Masks: automatic ones of real scans, the true ones of simulated scans. For a prostate they are what
+        is brighter than air, and the middle of it.
     prostate
         Whether the scan shows a prostate, not a head.
     truth
-        Of simulated scans: shares of "white matter" and "grey matter", the "reference" rendering, and the
+        For simulated scans: shares of "white matter" and "grey matter", the "reference" rendering, and the
         receive "field".
     """
 
     name: str
-    person: str
+    participant: str
     site: str
     modality: str
     volume: Volume
@@ -87,11 +89,11 @@ def read_scan(path: Path, site: str, *, native: bool = False) -> Scan:
     else:
         affine = affine @ nib.affines.from_matvec(np.diag(np.array(steps, float)), (np.array(steps) - 1) / 2)
         volume, sizes = coarse, coarse_sizes
-    box = _box(head, sizes)
+    box = box_around(head, sizes, MARGIN_MM)
     name = _stem(path)
     return Scan(
         name=name,
-        person=name.split("_")[0],
+        participant=name.split("_")[0],
         site=site,
         modality=name.split("_")[-1],
         volume=np.ascontiguousarray(volume[box]),
@@ -108,7 +110,7 @@ def read_prostate(path: Path) -> Scan:
     name = _stem(path)
     return Scan(
         name=name,
-        person=name.split("_")[0],
+        participant=name.split("_")[0],
         site="reference",
         modality=name.split("_")[-1],
         volume=volume,
@@ -142,10 +144,10 @@ def averaged(volume: Volume, steps: Sequence[int]) -> Volume:
     return np.asarray(padded.reshape(blocks).mean(axis=(1, 3, 5)), dtype=np.float32)
 
 
-def _box(head: Mask, zooms: Sequence[float]) -> tuple[slice, ...]:
-    """The head and some air around it: what lies beyond only takes time."""
-    (extent,) = ndimage.find_objects(head.astype(np.int8))
-    margins = [round(MARGIN_MM / zoom) for zoom in zooms]
+def box_around(mask: Mask, zooms: Sequence[float], margin_mm: float) -> tuple[slice, ...]:
+    """The box of a mask with a margin, as far as the volume reaches: what lies beyond only takes time."""
+    (extent,) = ndimage.find_objects(mask.astype(np.int8))
+    margins = [round(margin_mm / zoom) for zoom in zooms]
     return tuple(
         slice(max(0, axis.start - margin), axis.stop + margin)
         for axis, margin in zip(extent, margins, strict=True)
@@ -175,18 +177,18 @@ class RealScans:
         return self._read(self.shared / "data" / "reference", {})
 
     @property
-    def _left_out(self) -> str:
-        return PROSTATE_LEFT_OUT if self.prostate else LEFT_OUT
+    def _held_out(self) -> str:
+        return PROSTATE_HELD_OUT if self.prostate else HELD_OUT
 
     @property
     def reference(self) -> list[Scan]:
-        """The reference group, without the person that was left out."""
-        return [scan for scan in self._group if scan.person != self._left_out]
+        """The reference group, without the participant that was held out."""
+        return [scan for scan in self._group if scan.participant != self._held_out]
 
     @property
-    def left_out(self) -> list[Scan]:
-        """The scan of the left-out person."""
-        return [scan for scan in self._group if scan.person == self._left_out]
+    def held_out(self) -> list[Scan]:
+        """The scan of the held-out participant."""
+        return [scan for scan in self._group if scan.participant == self._held_out]
 
     @cached_property
     def sites(self) -> list[Scan]:

@@ -1,7 +1,7 @@
 """Scans with a known truth: heads of label maps under hospitals' protocols.
 
-Tissues differ from person to person; of one person they are the same under every protocol. Every scan has a
-field and noise of its own; the field is of another kind than in training, a polynomial.
+Tissues differ from participant to participant; those of one are the same under every protocol. Every scan has
+a field and noise of its own; the field is of another kind than in training, a polynomial.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from benchmarks.scans import Mask, Scan, Volume
 from benchmarks.splits import heads
-from bids_harmonize.acquisition import Protocol, vary_tissues
-from bids_harmonize.heads import Head
+from bids_harmonize.simulation.label_heads import Head
+from bids_harmonize.simulation.protocols import Protocol, vary_tissues
 
-#: What hospitals use, and no two alike.
+#: Protocols as hospitals use them; no two are alike.
 PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
     "T1w": {
         "MPRAGE 3 T": Protocol(field_strength=3.0, sequence="MPRAGE", tr=2300, te=3.0, ti=900),
@@ -42,8 +42,8 @@ PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
         "1.5 T, 3000/125": Protocol(field_strength=1.5, sequence="spin echo", tr=3000, te=125),
     },
 }
-#: Of protocols tried on training heads those whose quantiles inside the brain are nearest to the reference
-#: group's; they are none of the above.
+#: The protocols, of those tried on training heads, whose quantiles inside the brain are nearest to those of
+#: the reference group; they are none of the above.
 REFERENCE_LIKE: Mapping[str, Protocol] = {
     "T1w": Protocol(field_strength=3.0, sequence="MPRAGE", tr=1600, te=3.0, ti=1100),
     "T2w": Protocol(field_strength=3.0, sequence="spin echo", tr=5000, te=33),
@@ -52,7 +52,8 @@ REFERENCE_LIKE: Mapping[str, Protocol] = {
 GRIDS: Mapping[str, Sequence[tuple[int, int, int]]] = {"T1w": [(2, 2, 2)], "T2w": [(2, 2, 2), (2, 2, 5)]}
 #: Largest deviation of the log of the receive field.
 SHADING = 0.25
-ORDER = 3
+#: Order of the polynomial that the log of the receive field is.
+FIELD_ORDER = 3
 #: Signal of white matter over the noise of one channel.
 SIGNAL_TO_NOISE = (20.0, 40.0)
 #: Scanners store in units of their own.
@@ -61,14 +62,14 @@ GAIN = (100.0, 2000.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One person before the scanner: noiseless images by protocol, "reference" among them.
+    """One participant before the scanner: noiseless images by protocol, "reference" among them.
 
     Attributes
     ----------
     inside
         Voxels of the head.
     shares
-        Shares of white and grey matter.
+        Shares of white, grey and deep grey matter.
     white
         Signal of white matter by protocol.
     """
@@ -83,19 +84,25 @@ class Subject:
     brain: Mask
 
     @classmethod
-    def of(cls, head: Head, modality: str) -> Self:
-        """Draw the person; the same one for the same head."""
+    def of(cls, head: Head, modality: str, reference: Protocol | None = None) -> Self:
+        """Draw the participant; the same one for the same head.
+
+        Parameters
+        ----------
+        reference
+            The protocol of the truth; None for that of `REFERENCE_LIKE`.
+        """
         rng = np.random.default_rng(_number(head.name))
-        person, tissues = head.person(rng), vary_tissues(rng)
-        protocols = {"reference": REFERENCE_LIKE[modality], **PROTOCOLS[modality]}
+        participant, tissues = head.person(rng), vary_tissues(rng)
+        protocols = {"reference": reference or REFERENCE_LIKE[modality], **PROTOCOLS[modality]}
         signals = {name: protocol.signals(tissues) for name, protocol in protocols.items()}
         return cls(
             name=head.name,
             modality=modality,
             zooms=head.zooms,
-            renderings={name: person.render(signal) for name, signal in signals.items()},
+            renderings={name: participant.render(signal) for name, signal in signals.items()},
             white={name: signal["white matter"] for name, signal in signals.items()},
-            shares={name: head.share(name) for name in ("white matter", "grey matter")},
+            shares={name: head.share(name) for name in ("white matter", "grey matter", "deep grey matter")},
             inside=np.asarray(head.fractions.sum(axis=0) > 0.5),
             brain=head.brain,
         )
@@ -103,7 +110,7 @@ class Subject:
     def scan(self, protocol: str, rendering: Volume | None = None, tag: str = "") -> Scan:
         """What a scanner makes of a rendering, the protocol's own unless another is given.
 
-        Field, noise and gain depend on person, voxel size and protocol, not on the rendering.
+        Field, noise and gain depend on participant, voxel size and protocol, not on the rendering.
         """
         number = list(self.renderings).index(protocol)
         rng = np.random.default_rng([_number(self.name), number, round(10 * self.zooms[2])])
@@ -112,7 +119,7 @@ class Subject:
         size = "x".join(f"{zoom:g}" for zoom in self.zooms)
         return Scan(
             name=f"{self.name}_{size}mm_{number}{tag}_{self.modality}",
-            person=f"{self.name} at {size} mm",
+            participant=f"{self.name} at {size} mm",
             site=protocol,
             modality=self.modality,
             volume=volume,
@@ -124,10 +131,12 @@ class Subject:
         )
 
 
-def simulated_subjects(labels: Path, modality: str, development: bool) -> list[Subject]:
-    """The people, once for each voxel size."""
+def simulated_subjects(
+    labels: Path, modality: str, development: bool, reference: Protocol | None = None
+) -> list[Subject]:
+    """The participants, once for each voxel size; `reference` is the protocol of the truth."""
     return [
-        Subject.of(Head.read(labels / f"{name}_dseg.nii.gz", factors), modality)
+        Subject.of(Head.read(labels / f"{name}_dseg.nii.gz", factors), modality, reference)
         for name in heads(development)
         for factors in GRIDS[modality]
     ]
@@ -143,11 +152,11 @@ def acquire(rendering: Volume, white: float, inside: Mask, rng: np.random.Genera
 
 
 def polynomial_field(inside: Mask, rng: np.random.Generator) -> Volume:
-    """The exponential of a polynomial of order `ORDER`, at most exp(±`SHADING`) inside the mask."""
+    """The exponential of a polynomial of order `FIELD_ORDER`, at most exp(±`SHADING`) inside the mask."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in inside.shape), indexing="ij", sparse=True)
     log_field: NDArray[np.float64] = np.zeros(inside.shape)
-    for i, j, k in np.ndindex((ORDER + 1,) * 3):
-        if 0 < i + j + k <= ORDER:
+    for i, j, k in np.ndindex((FIELD_ORDER + 1,) * 3):
+        if 0 < i + j + k <= FIELD_ORDER:
             log_field += rng.normal() * x**i * y**j * z**k
     log_field -= log_field[inside].mean()
     largest = np.abs(log_field[inside]).max()

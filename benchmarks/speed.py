@@ -24,32 +24,23 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
-from intensity_normalization import NyulNormalizer, create_image
 from matplotlib.figure import Figure
 
-from benchmarks.apart import Measured, add_folders, describe_machine, machine_line, run_apart
+from benchmarks.formatting import markdown_table, number_or_dash
+from benchmarks.measured_process import Measured, add_folders, describe_machine, machine_line, run_measured
 from benchmarks.one_scan import FLOOR, METHODS, N4_WHOLE, OURS
-from benchmarks.table import OTHER_COLOUR, OURS_COLOUR, number
-from bids_harmonize.acquisition import Protocol
-from bids_harmonize.phantom import LABELS, Grid, Head, Receiver, Vector, head_labels, render
+from benchmarks.speed_scans import CUBES, SHAPES, Files, size_label, voxels_of, write_scan
+from benchmarks.table import OTHER_COLOUR, OURS_COLOUR
 from bids_harmonize.version import version
 
 #: Methods that are fast enough to be measured at every size.
 USUAL = [name for name in METHODS if name != N4_WHOLE]
-#: A cube with a head in it, mm.
-LOW, EXTENT = (-108.0, -106.0, -126.0), 216.0
-CUBES = (64, 128, 256, 384, 512)
-SHAPES = {"head": (256, 256, 192), "thick": (256, 256, 30)}
-#: Voxels of scans that are large: their commands, of minutes, are run once.
+#: From this many voxels on, commands take minutes and are run once.
 LARGE = 20_000_000
-PROTOCOL = Protocol(field_strength=3.0, sequence="MPRAGE", tr=2300, te=2.98, ti=900, flip_angle=9)
-RECEIVER = Receiver(gain=1600, snr=35, shading=0.12)
-BRAIN = ("white matter", "grey matter", "deep grey matter", "csf")
 PACKAGES = ("intensity-normalization", "SimpleITK", "nibabel", "numpy", "torch")
-#: Of libraries that count threads for themselves.
+#: The environment variables by which libraries are told their number of threads.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 STYLES = ("-", "--", ":", "-.")
 MARKERS = "osv^D"
@@ -67,17 +58,6 @@ class Case:
     def where(self) -> str:
         """Device and threads, as a phrase."""
         return self.device if self.device != "cpu" else f"cpu, {self.threads}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Files:
-    """A scan, the mask of its brain, and what Nyúl was fitted to."""
-
-    size: str
-    voxels: int
-    image: Path
-    mask: Path
-    standard: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for size in sorted(options.sizes, key=voxels_of):
             print(f"drawing {size}", file=sys.stderr, flush=True)
             files = write_scan(Path(folder), size)
-            asked = [case for case in cases if case not in slow]
+            remaining = [case for case in cases if case not in slow]
             repeats = options.repeats if files.voxels < LARGE else 1
-            rows += measure(asked, files, repeats, options.limit)
+            rows += measure(remaining, files, repeats, options.limit)
             slow |= {row.case for row in rows if row.failure}
             files.image.unlink()
     text = report(rows, options.repeats)
@@ -140,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def devices() -> list[str]:
-    """CPU, and CUDA where there is some."""
+    """The CPU, and a GPU if one is available."""
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
@@ -153,51 +133,15 @@ def make_cases(methods: Sequence[str], threads: Sequence[int], devices: Sequence
             yield Case(method=OURS, device=device)
 
 
-# --- The scans --------------------------------------------------------------------------------------------
-
-
-def grid_of(size: str) -> Grid:
-    """The grid of a size: voxels along the side of a cube, or a name; the field of view is the same."""
-    shape = SHAPES[size] if size in SHAPES else (int(size),) * 3
-    x, y, z = (EXTENT / n for n in shape)
-    low: Vector = LOW
-    return Grid(zooms=(x, y, z), low=low, high=(low[0] + EXTENT, low[1] + EXTENT, low[2] + EXTENT))
-
-
-def voxels_of(size: str) -> int:
-    """How many voxels a scan of a size has."""
-    return int(np.prod(grid_of(size).shape))
-
-
-def write_scan(folder: Path, size: str, head: Head | None = None) -> Files:
-    """Draw a scan and its mask, and fit Nyúl, which needs a group, to this very scan."""
-    head = head or head_labels(0)
-    grid = grid_of(size)
-    scan = np.rint(render(head, PROTOCOL, grid, RECEIVER, seed=(0,))).astype(np.int16)
-    brain = np.isin(head.labels_on(grid), [LABELS.index(name) for name in BRAIN])
-    files = Files(
-        size=size,
-        voxels=scan.size,
-        image=folder / f"{size}_T1w.nii.gz",
-        mask=folder / f"{size}_mask.nii.gz",
-        standard=folder / f"{size}_standard.npy",
-    )
-    nib.save(nib.Nifti1Image(scan, grid.affine), files.image)
-    nib.save(nib.Nifti1Image(brain.astype(np.uint8), grid.affine), files.mask)
-    fitted = NyulNormalizer().fit_population([create_image(scan)], [create_image(brain)])
-    fitted.save_standard_histogram(str(files.standard))
-    return files
-
-
 # --- The measurements -------------------------------------------------------------------------------------
 
 Run = Callable[..., Measured]
 
 
 def measure(
-    cases: Sequence[Case], files: Files, repeats: int, limit: float, run: Run = run_apart
+    cases: Sequence[Case], files: Files, repeats: int, limit: float, run: Run = run_measured
 ) -> list[Row]:
-    """All cases in turn, so often; what once fails is not tried again."""
+    """Run all cases in turn, `repeats` times; a case that fails is not tried again."""
     found: dict[Case, list[tuple[Measured, float]]] = {case: [] for case in cases}
     failures: dict[Case, str] = {}
     target = files.image.with_name("out_T1w.nii.gz")
@@ -223,7 +167,7 @@ def _once(case: Case, files: Files, target: Path, limit: float, run: Run) -> tup
     if case.method != OURS:
         measured = run(script, environment=environment, limit=limit)
         return measured, _inner(measured), _failure(measured, limit)
-    # What users call does more than the inner call, and does not tell how long that took.
+    # The command that users run does more than the inner call, and does not report how long that took.
     measured = run(_command(case, files, target), environment=environment, limit=limit)
     if failure := _failure(measured, limit):
         return measured, np.nan, failure
@@ -232,9 +176,9 @@ def _once(case: Case, files: Files, target: Path, limit: float, run: Run) -> tup
 
 
 def _command(case: Case, files: Files, target: Path) -> list[str]:
-    # Thin phantoms are no real heads: they are to be harmonized, whatever the model thinks of them.
+    # Phantoms may look out of distribution to the model, and are to be harmonized all the same.
     return [
-        *(sys.executable, "-m", "bids_harmonize.image_cli", str(files.image), str(target), "--force", "-q"),
+        *(sys.executable, "-m", "bids_harmonize.cli.image", str(files.image), str(target), "--force", "-q"),
         *("--modality", "T1w", "--out-of-distribution", "harmonize"),
         *("--device", case.device, "--omp-nthreads", str(case.threads)),
     ]
@@ -279,7 +223,7 @@ def _row(case: Case, files: Files, found: Sequence[tuple[Measured, float]], fail
 
 
 def fit_line(voxels: Sequence[int], seconds: Sequence[float]) -> Fit | None:
-    """Least squares; None of fewer than three points, through which any line would go."""
+    """Least squares; None for fewer than three points, which determine no line."""
     if len(voxels) < 3:
         return None
     millions, values = np.array(voxels) / 1e6, np.array(seconds)
@@ -310,7 +254,7 @@ def fits(rows: Sequence[Row]) -> dict[Case, dict[str, Fit]]:
 def ratio_to(rows: Sequence[Row], row: Row, method: str, *, inner: bool = False) -> float:
     """Seconds of the whole command, or of the inner call, over those of another method.
 
-    With as many threads, or one on another device, on the same scan.
+    The other method ran on the CPU, with as many threads and on the same scan.
     """
     for other in rows:
         same = (other.size, other.case.threads) == (row.size, row.case.threads)
@@ -343,9 +287,9 @@ def _table(rows: Sequence[Row]) -> str:
         *("scan", "million voxels", "method", "device, threads", "whole command, s", "× reading and writing"),
         *("× ours", "inner call, s", "× reading and writing", "peak, MB"),
     )
-    lines = [head, ("---",) * len(head)]
+    body = []
     for row in rows:
-        told = (shown_size(row.size), f"{row.voxels / 1e6:.2f}")
+        scan = (size_label(row.size), f"{row.voxels / 1e6:.2f}")
         values = (
             row.seconds,
             ratio_to(rows, row, FLOOR),
@@ -354,35 +298,28 @@ def _table(rows: Sequence[Row]) -> str:
             ratio_to(rows, row, FLOOR, inner=True),
             row.megabytes,
         )
-        first = row.failure.replace("|", "/") if row.failure else _shown(values[0])
-        cells = (first, *(_shown(value) for value in values[1:]))
-        lines.append((*told, row.case.method, row.case.where, *cells))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        first = row.failure.replace("|", "/") if row.failure else number_or_dash(values[0])
+        cells = (first, *(number_or_dash(value) for value in values[1:]))
+        body.append((*scan, row.case.method, row.case.where, *cells))
+    return markdown_table(head, body)
 
 
 def _fit_table(rows: Sequence[Row]) -> str:
     head = ("method", "device, threads", "of", "s per million voxels", "constant, s", "R²", "scans")
-    lines = [head, ("---",) * len(head)]
+    body = []
     for case, found in fits(rows).items():
         for name, line in found.items():
-            values = (_shown(line.seconds_per_million), _shown(line.constant), f"{line.r2:.4f}")
-            lines.append((case.method, case.where, name, *values, str(line.points)))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def shown_size(size: str) -> str:
-    """A size as a reader knows it."""
-    return " × ".join(map(str, SHAPES[size])) if size in SHAPES else f"{size}³"
-
-
-def _shown(value: float) -> str:
-    if not np.isfinite(value):
-        return "-"
-    return f"−{number(-value)}" if value < 0 else number(value)
+            values = (
+                number_or_dash(line.seconds_per_million),
+                number_or_dash(line.constant),
+                f"{line.r2:.4f}",
+            )
+            body.append((case.method, case.where, name, *values, str(line.points)))
+    return markdown_table(head, body)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Seconds of the whole command against voxels, both as powers of ten."""
+    """Seconds of the whole command against voxels, both on a logarithmic scale."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     axis = figure.subplots()
     cases = list(dict.fromkeys(row.case for row in rows))
@@ -424,13 +361,15 @@ def _write_json(path: Path, rows: Sequence[Row], repeats: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of this program and of what it is compared with."""
+    """Versions of this program and of what it is compared with."""
     return {"bids-harmonize": version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
 def _size(text: str) -> str:
     if text not in SHAPES and not (text.isdecimal() and int(text) >= 16):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of voxels from 16 on, nor of {set(SHAPES)}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of voxels (16 or more) nor one of {', '.join(SHAPES)}"
+        )
     return text
 
 
@@ -445,9 +384,13 @@ def _parser() -> argparse.ArgumentParser:
         + ", ".join(f"{name} for {' x '.join(map(str, shape))}" for name, shape in SHAPES.items()),
     )
     parser.add_argument("--repeats", type=int, default=3, help="times that each command is run")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=USUAL)
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--devices", nargs="+", help="default: cpu, and cuda where there is some")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=USUAL, help=f"default: all but {N4_WHOLE!r}"
+    )
+    parser.add_argument(
+        "--threads", nargs="+", type=int, default=[1, 2], help="numbers of threads (default: 1 2)"
+    )
+    parser.add_argument("--devices", nargs="+", help="default: cpu, and cuda if a GPU is available")
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a command is stopped")
     add_folders(parser)
     return parser

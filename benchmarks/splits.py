@@ -1,4 +1,4 @@
-"""Who was used for what: nothing is reported on a head or person that was in training or in a choice."""
+"""What is used for what: nothing is reported on a head or participant of a training or a choice."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ TRAINING_HEADS = tuple(f"head-{number:02d}" for number in range(1, 9))
 DEVELOPMENT_HEADS = ("head-09", "head-10")
 REPORT_HEADS = ("head-11", "head-12", "head-13")
 
-#: The person of each reference dataset that the bundled models have not seen.
-LEFT_OUT = "sub-08"
-PROSTATE_LEFT_OUT = "sub-p3t3"
+#: The participant of each reference dataset that the bundled models have not seen.
+HELD_OUT = "sub-08"
+PROSTATE_HELD_OUT = "sub-p3t3"
 
-#: Why the figures on the real sites are development figures.
+#: Why the results on the real sites are development results.
 SITES_NOTE = (
     "The real sites were in no training, but an earlier stage of the models was chosen by looking at them, "
     "so their figures are development figures; heads 11 to 13 and sub-08 were in no training and no choice."

@@ -9,30 +9,31 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.methods import OURS
-from benchmarks.rows import Row
+from benchmarks.formatting import markdown_table, number
+from benchmarks.one_scan import OURS
+from benchmarks.result_rows import Row
 
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 OURS_COLOUR, OTHER_COLOUR, NONE_COLOUR = "#c1272d", "#7a8794", "#111111"
-#: What is farther from the best than this many times the worst quartile's distance is drawn at the edge.
-FARTHEST = 2.5
+#: Values farther from the best than this many times the distance of the worst quartile are drawn at the edge.
+MAX_DISTANCE = 2.5
 ROW_INCHES = 0.32
 
 Line = tuple[str, str, str]
 
 
 def lines(rows: Iterable[Row]) -> dict[Line, dict[str, Row]]:
-    """Rows by tier, modality and figure, in the order they came, and by method."""
+    """Rows by tier, modality and metric, in the order they came, and by method."""
     found: dict[Line, dict[str, Row]] = {}
     for row in rows:
-        found.setdefault((row.tier, row.modality, row.figure), {})[row.method] = row
+        found.setdefault((row.tier, row.modality, row.metric), {})[row.method] = row
     return found
 
 
 def best(methods: Mapping[str, Row]) -> list[str]:
     """Names of the methods whose value, as it is shown, is the best.
 
-    None where no way is better, or there is but one method.
+    There are none where neither way is better, or where there is one method only.
     """
     known = {name: row for name, row in methods.items() if not np.isnan(row.value)}
     if len(known) < 2:
@@ -46,18 +47,14 @@ def best(methods: Mapping[str, Row]) -> list[str]:
 
 
 def markdown(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """One table: a line for every figure, a column for every method; the best of a line is bold."""
-    text = [
-        "| tier | figure | n | " + " | ".join(names) + " |",
-        "| --- | --- | --- |" + " --- |" * len(names),
-    ]
-    for (tier, modality, figure), methods in lines(rows).items():
+    """One table: a line for every metric, a column for every method; the best of a line is bold."""
+    body = []
+    for (tier, modality, metric), methods in lines(rows).items():
         first = next(iter(methods.values()))
         bold = best(methods)
         cells = [cell(methods.get(name), bold=name in bold) for name in names]
-        heading = f"| {tier} {modality} | {figure} {ARROWS[first.better]} | {first.n} | "
-        text.append(heading + " | ".join(cells) + " |")
-    return "\n".join(text) + "\n"
+        body.append((f"{tier} {modality}", f"{metric} {ARROWS[first.better]}", str(first.n), *cells))
+    return markdown_table(("tier", "figure", "n", *names), body) + "\n"
 
 
 def cell(row: Row | None, *, bold: bool) -> str:
@@ -67,18 +64,6 @@ def cell(row: Row | None, *, bold: bool) -> str:
     value = number(row.value)
     spread = f" ±{number(row.spread)}" if row.n > 1 and np.isfinite(row.value) else ""
     return f"**{value}**{spread}" if bold else value + spread
-
-
-def number(value: float) -> str:
-    """Three digits that count, no more than three behind the point; whole numbers from a thousand on."""
-    if np.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    if value == 0 or abs(value) >= 1000:
-        return f"{value:.0f}"
-    # Rounded first: 99.99 is 100, not 100.0.
-    rounded = float(f"{value:.3g}")
-    decimals = 2 - int(np.floor(np.log10(abs(rounded))))
-    return f"{rounded:.{min(max(decimals, 0), 3)}f}"
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -105,7 +90,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def _draw_panel(axis: Axes, panel: Mapping[str, Mapping[str, Row]]) -> None:
     for height, methods in enumerate(panel.values()):
-        low, high = _ends(list(methods.values()))
+        low, high = line_ends(list(methods.values()))
         for name, row in methods.items():
             if not np.isnan(row.value):
                 _dot(axis, (row.value - low) / (high - low), height, name)
@@ -121,7 +106,7 @@ def _draw_panel(axis: Axes, panel: Mapping[str, Mapping[str, Row]]) -> None:
     axis.tick_params(length=0)
 
 
-def _ends(rows: Sequence[Row]) -> tuple[float, float]:
+def line_ends(rows: Sequence[Row]) -> tuple[float, float]:
     """Worst and best value of a line; far outliers, and what is infinite, lie at its ends, ours never."""
     values = np.array([row.value for row in rows if np.isfinite(row.value)])
     if values.size == 0 or number(values.min()) == number(values.max()):
@@ -130,7 +115,7 @@ def _ends(rows: Sequence[Row]) -> tuple[float, float]:
     sign = 1 if rows[0].better == "higher" else -1
     goodness = sign * values
     top = goodness.max()
-    limit = top - FARTHEST * (top - np.percentile(goodness, 25))
+    limit = top - MAX_DISTANCE * (top - np.percentile(goodness, 25))
     ours = [sign * row.value for row in rows if row.method == OURS and np.isfinite(row.value)]
     bottom = max(goodness.min(), min([limit, *ours])) if limit < top else goodness.min()
     return sign * bottom, sign * top

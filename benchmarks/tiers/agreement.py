@@ -2,12 +2,12 @@
 
 A head is scanned under six protocols, each with its own receive field, noise and gain. Agreement is over all
 pairs of protocols. Ratios are of methods that keep zero; of all methods the spread of the white-matter median
-is told over the range inside the brain. White-grey contrast and the correlation of gradients with the input
+is stated over the range inside the brain. White-grey contrast and the correlation of gradients with the input
 guard them: a method that flattens contrast would agree with itself. So would one that lays the same picture
 over all outputs of a head, as spectrum swapping does; the truth shows the price. That truth is the noiseless
 rendering at a protocol whose contrast is about that of the reference group, up to a gain and an offset.
 
-How far any method could get that maps intensities and leaves noise alone, an oracle shows: it knows the
+An oracle shows how far any method could get that maps intensities and leaves noise alone: it knows the
 receive field, and of all rising curves takes the one that brings the brain nearest to the truth.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from benchmarks.data import Data
-from benchmarks.figures import (
+from benchmarks.methods import Method
+from benchmarks.metrics import (
     fitted,
     gradient_correlation,
     tissue_median,
@@ -28,10 +29,9 @@ from benchmarks.figures import (
     variation,
     white_grey_contrast,
 )
-from benchmarks.methods import Method
-from benchmarks.rows import Better, Row, summarize
+from benchmarks.result_rows import Better, Row, summarize
 from benchmarks.scans import Scan, Volume
-from bids_harmonize.metrics import agreement_db
+from bids_harmonize.measures.agreement import agreement_db
 
 TIER = "A"
 ORACLE = "oracle"
@@ -51,35 +51,39 @@ BETTER: dict[str, Better] = {
 
 
 def run(methods: Sequence[Method], data: Data) -> list[Row]:
-    """Figures of all methods, and of the oracle inside the brain; thick slices apart."""
+    """The rows of all methods, and of the oracle inside the brain; thick slices apart."""
     oracle = Method(name=ORACLE, function=nearest_to_truth, folder=methods[0].folder)
     return [
         row
         for thick in (False, True)
         for method in (*methods, oracle)
-        for row in _figures(method, _people(data.simulated, thick=thick), data.modality, thick=thick)
+        for row in _method_rows(
+            method, _by_participant(data.simulated, thick=thick), data.modality, thick=thick
+        )
     ]
 
 
-def _people(scans: Sequence[Scan], *, thick: bool) -> list[list[Scan]]:
-    people: dict[str, list[Scan]] = {}
+def _by_participant(scans: Sequence[Scan], *, thick: bool) -> list[list[Scan]]:
+    participants: dict[str, list[Scan]] = {}
     for scan in scans:
         if (max(scan.zooms) > THICK_MM) == thick:
-            people.setdefault(scan.person, []).append(scan)
-    return list(people.values())
+            participants.setdefault(scan.participant, []).append(scan)
+    return list(participants.values())
 
 
-def _figures(method: Method, people: Sequence[Sequence[Scan]], modality: str, *, thick: bool) -> list[Row]:
-    measured: dict[str, list[float]] = {figure: [] for figure in BETTER}
-    for scans in people:
-        for figure, values in measure(method, scans).items():
-            measured[figure] += values
-    used = sum(map(len, people))
+def _method_rows(
+    method: Method, participants: Sequence[Sequence[Scan]], modality: str, *, thick: bool
+) -> list[Row]:
+    measured: dict[str, list[float]] = {metric: [] for metric in BETTER}
+    for scans in participants:
+        for metric, values in measure(method, scans).items():
+            measured[metric] += values
+    used = sum(map(len, participants))
     label = f"{modality}, thick slices" if thick else modality
     return [
-        summarize(TIER, label, figure, method.name, values, better=BETTER[figure], scans=used)
-        for figure, values in measured.items()
-        if values and not (method.name == ORACLE and "head" in figure)
+        summarize(TIER, label, metric, method.name, values, better=BETTER[metric], scans=used)
+        for metric, values in measured.items()
+        if values and not (method.name == ORACLE and "head" in metric)
     ]
 
 
@@ -96,25 +100,25 @@ def nearest_to_truth(scan: Scan) -> Volume:
 
 
 def measure(method: Method, scans: Sequence[Scan]) -> dict[str, list[float]]:
-    """The figures of one head under several protocols."""
+    """The metrics of one head under several protocols."""
     volumes = [method.apply(scan) for scan in scans]
-    each = list(zip(scans, volumes, strict=True))
-    white, grey = ([tissue_median(*one, name) for one in each] for name in ("white matter", "grey matter"))
-    ranges = [value_range(volume[scan.brain]) for scan, volume in each]
-    figures = {
-        "agreement inside the brain, dB": _agreement([volume[scan.brain] for scan, volume in each]),
-        "agreement inside the head, dB": _agreement([volume[scan.head] for scan, volume in each]),
-        "to the truth inside the brain, dB": [_to_truth(*one) for one in each],
+    pairs = list(zip(scans, volumes, strict=True))
+    white, grey = ([tissue_median(*pair, name) for pair in pairs] for name in ("white matter", "grey matter"))
+    ranges = [value_range(volume[scan.brain]) for scan, volume in pairs]
+    metrics = {
+        "agreement inside the brain, dB": _agreement([volume[scan.brain] for scan, volume in pairs]),
+        "agreement inside the head, dB": _agreement([volume[scan.head] for scan, volume in pairs]),
+        "to the truth inside the brain, dB": [_to_truth(*pair) for pair in pairs],
         "white-matter median over range, SD": [float(np.std(white, ddof=1) / np.mean(ranges))],
-        "white-grey contrast over range": [white_grey_contrast(*one) for one in each],
+        "white-grey contrast over range": [white_grey_contrast(*pair) for pair in pairs],
         "gradient correlation with the input": [
-            gradient_correlation(scan.volume, volume, scan.head) for scan, volume in each
+            gradient_correlation(scan.volume, volume, scan.head) for scan, volume in pairs
         ],
     }
     if method.zero_kept:
-        figures["white-matter median, CoV"] = [variation(white)]
-        figures["grey/white ratio, CoV"] = [variation(np.divide(grey, white).tolist())]
-    return figures
+        metrics["white-matter median, CoV"] = [variation(white)]
+        metrics["grey/white ratio, CoV"] = [variation(np.divide(grey, white).tolist())]
+    return metrics
 
 
 def _agreement(values: Sequence[Volume]) -> list[float]:

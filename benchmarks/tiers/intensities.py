@@ -16,18 +16,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.methods import OURS, Method, n4_corrected
+from benchmarks.methods import Method, n4_corrected
+from benchmarks.one_scan import OURS
 from benchmarks.scans import Mask, Scan, Volume
-from bids_harmonize import anatomy
-from bids_harmonize.anatomy import BRAIN_MILLILITRES, white_and_grey
-from bids_harmonize.reference import QUANTILES
+from bids_harmonize.imaging import masks
+from bids_harmonize.imaging.masks import BRAIN_MILLILITRES
+from bids_harmonize.imaging.tissues import white_and_grey
+from bids_harmonize.measures.quantiles import QUANTILES
 
 Curve = NDArray[np.float64]
 Region = Literal["head", "brain"]
 
-LEVEL = 1000.0
+#: The intensity that white matter has in units of the reference group.
+WHITE_MATTER = 1000.0
 # More voxels than this change no digit that is shown.
-SAMPLE = 100_000
+MAX_SAMPLE = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,8 @@ class Intensities:
     white, grey
         Medians in the classes that k-means finds inside the brain of the raw scan, corrected by N4: classes
         of the output would be at the same place in any histogram brought to one template. Not a number where
-        the automatic mask is too large or too small to be a brain. Of a prostate, the level that stands for
-        white matter, and no grey matter.
+        the automatic mask is too large or too small to be a brain. For a prostate, the intensity that
+        stands for white matter, and no grey matter.
     """
 
     site: str
@@ -92,12 +95,12 @@ def measure(scan: Scan, volume: Volume) -> Intensities:
 def as_it_is(scan: Scan) -> Intensities:
     """Measure a raw scan in units of its own white matter."""
     raw = measure(scan, scan.volume)
-    return raw.scaled(Scale(slope=LEVEL / raw.white))
+    return raw.scaled(Scale(slope=WHITE_MATTER / raw.white))
 
 
 def is_stripped(scan: Scan) -> bool:
     """Whether nothing but a brain is left of the head."""
-    return anatomy.is_stripped(scan.volume)
+    return masks.is_stripped(scan.volume)
 
 
 def has_brain(scan: Scan) -> bool:
@@ -107,9 +110,9 @@ def has_brain(scan: Scan) -> bool:
 
 
 def sample(volume: Volume, region: Mask) -> Curve:
-    """Intensities of a region; of a large one, every so-many-th."""
+    """Intensities of a region; a large one is subsampled at equal distances."""
     values = volume[region]
-    return values[:: max(1, values.size // SAMPLE)].astype(np.float64)
+    return values[:: max(1, values.size // MAX_SAMPLE)].astype(np.float64)
 
 
 def _medians(scan: Scan, volume: Volume) -> tuple[float, float]:
@@ -146,12 +149,12 @@ def harmonized_group(method: Method, reference: Sequence[Scan]) -> tuple[Scale, 
     group = [measure(scan, method.apply(scan)) for scan in reference]
     if method.name == OURS:
         return Scale(slope=1.0), group
-    outputs = [one.curves["head"] for one in group]
+    outputs = [scan.curves["head"] for scan in group]
     wanted = [as_it_is(scan).curves["head"] for scan in reference]
     scale = fit_scale(outputs, wanted)
-    return scale, [one.scaled(scale) for one in group]
+    return scale, [scan.scaled(scale) for scan in group]
 
 
 def group_curve(group: Sequence[Intensities], region: Region) -> Curve:
     """The median quantile function."""
-    return np.asarray(np.median([one.curves[region] for one in group], axis=0))
+    return np.asarray(np.median([scan.curves[region] for scan in group], axis=0))

@@ -4,15 +4,15 @@ Balls are inserted before harmonization, brighter and darker than their surround
 matter: into the noiseless rendering of simulated heads (before field and noise), and into one real scan of
 every site. Contrast is the median inside minus that in a shell around, of the same tissue.
 
-What becomes of it is told against two expectations, 1 being as expected:
+What becomes of it is compared with two expectations, 1 being as expected:
 
 - *own mapping*: how the same method maps, without the lesion, the intensities around (within 20 mm) to its
-  output there; the lesion's intensity and that of its shell are read off that curve. It tells whether a
+  output there; the lesion's intensity and that of its shell are read off that curve. It shows whether a
   method treats a lesion otherwise than any tissue of that intensity.
-- *white-grey contrast*: the change of the contrast between white and grey matter of the same scan. It tells
+- *white-grey contrast*: the change of the contrast between white and grey matter of the same scan. It shows
   whether lesions gain or lose against anatomy. Simulated heads only.
 
-Lesions whose contrast in the input is below 5 % of white matter are in no figure.
+Lesions whose contrast in the input is below 5 % of white matter are in no metric.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.data import Data
-from benchmarks.figures import tissue_median
 from benchmarks.methods import Method
-from benchmarks.rows import Better, Row
+from benchmarks.metrics import tissue_median
+from benchmarks.result_rows import Better, Row
 from benchmarks.scans import Mask, Scan, Volume
 from benchmarks.simulated import PROTOCOLS, Subject
 from benchmarks.tiers.invariants import one_of_each_site
-from bids_harmonize.anatomy import white_and_grey
+from bids_harmonize.imaging.tissues import white_and_grey
 
 TIER = "G"
 RADII_MM = (2.0, 4.0, 8.0)
-#: Of white matter; each is added once and taken away once.
+#: Shares of white matter's intensity; each is added once and taken away once.
 CONTRASTS = (0.1, 0.2, 0.4, 0.6)
-LEAST_CONTRAST = 0.05
-#: Between a lesion and the voxels that it is compared with, and how far these reach.
+MIN_CONTRAST = 0.05
+#: Gap between a lesion and the shell of voxels that it is compared with, and how far the shell reaches.
 GAP_MM, SHELL_MM = 1.5, 6.0
 SURROUNDINGS_MM = 20.0
 #: Protocols that lesions are scanned with: the first and the last of the six.
 SCANNED = (0, -1)
 CURVE_BINS = 24
-LEAST_SHELL = 10
+#: A shell must have at least this many voxels.
+MIN_SHELL_VOXELS = 10
+#: A lesion of less than this share of the contrast expected is faint.
 FAINT = 0.5
 
 
@@ -73,7 +75,7 @@ class Place:
     core, shell
         The lesion without its soft edge, and the same tissue around it.
     near
-        The brain around, from which is learned how a method maps.
+        The brain around, from which the mapping of a method is learned.
     """
 
     radius: float
@@ -94,8 +96,24 @@ class Lesioned:
     white: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class LesionContrast:
+    """Contrast of one lesion in the input and in the output, and what is expected of the latter."""
+
+    radius: float
+    before: float
+    after: float
+    by_own_mapping: float
+    by_white_grey: float
+
+    @property
+    def sign_kept(self) -> bool:
+        """Whether what was brighter than its surroundings still is, or darker."""
+        return self.after * self.before > 0
+
+
 def run(methods: Sequence[Method], data: Data) -> list[Row]:
-    """Figures of all methods."""
+    """The rows of all methods."""
     simulated = [
         lesioned_subject(subject, list(PROTOCOLS[data.modality])[index], seed)
         for seed, subject in enumerate(data.subjects)
@@ -107,7 +125,7 @@ def run(methods: Sequence[Method], data: Data) -> list[Row]:
         for method in methods
         for kind, scans in (("simulated", simulated), ("real sites", real))
         if scans
-        for row in _figures(method, scans, data.modality, kind)
+        for row in _method_rows(method, scans, data.modality, kind)
     ]
 
 
@@ -207,29 +225,29 @@ def place(lesion: Lesion, scan: Scan, tissues: Mapping[str, Mask]) -> Place:
     )
 
 
-def compare(method: Method, scans: Lesioned) -> list[dict[str, float]]:
-    """Contrast of the lesions of a scan: before, after, and after by either expectation."""
+def compare(method: Method, scans: Lesioned) -> list[LesionContrast]:
+    """Contrast of the lesions of a scan that can be seen in the input."""
     before, after = scans.with_lesions.volume, method.apply(scans.with_lesions)
     plain = method.apply(scans.without)
     change = _white_grey_change(scans, plain)
-    figures = []
+    contrasts = []
     for place in scans.places:
-        if np.count_nonzero(place.shell) < LEAST_SHELL:
+        if np.count_nonzero(place.shell) < MIN_SHELL_VOXELS:
             continue
         inside, outside = _medians(before, place)
-        if abs(inside - outside) < LEAST_CONTRAST * scans.white:
+        if abs(inside - outside) < MIN_CONTRAST * scans.white:
             continue
         curve = LocalCurve.of(scans.without.volume[place.box][place.near], plain[place.box][place.near])
-        figures.append(
-            {
-                "radius": place.radius,
-                "before": inside - outside,
-                "after": float(np.subtract(*_medians(after, place))),
-                "own mapping": curve(inside) - curve(outside),
-                "white-grey contrast": change * (inside - outside),
-            }
+        contrasts.append(
+            LesionContrast(
+                radius=place.radius,
+                before=inside - outside,
+                after=float(np.subtract(*_medians(after, place))),
+                by_own_mapping=curve(inside) - curve(outside),
+                by_white_grey=change * (inside - outside),
+            )
         )
-    return figures
+    return contrasts
 
 
 def _medians(volume: Volume, place: Place) -> tuple[float, float]:
@@ -271,35 +289,28 @@ def _slope(knots: NDArray[np.float32], values: NDArray[np.float32]) -> float:
     return float((values[-1] - values[0]) / (knots[-1] - knots[0]))
 
 
-def _figures(method: Method, scans: Sequence[Lesioned], modality: str, kind: str) -> list[Row]:
-    found = [lesion for one in scans for lesion in compare(method, one)]
-    small = [lesion for lesion in found if lesion["radius"] == RADII_MM[0]]
-    own = _ratios(found, "own mapping")
+def _method_rows(method: Method, scans: Sequence[Lesioned], modality: str, kind: str) -> list[Row]:
+    found = [lesion for lesioned in scans for lesion in compare(method, lesioned)]
+    kept = [lesion.sign_kept for lesion in found]
+    small = [lesion.sign_kept for lesion in found if lesion.radius == RADII_MM[0]]
+    own = [lesion.after / lesion.by_own_mapping for lesion in found if lesion.by_own_mapping]
     faint = [ratio < FAINT for ratio in own]
     used = len(scans)
     smallest = f"{kind}: sign of contrast kept, radius {RADII_MM[0]:g} mm, %"
     rows = [
-        _share(f"{kind}: sign of contrast kept, %", method, modality, _kept(found), used, "higher"),
-        _share(smallest, method, modality, _kept(small), used, "higher"),
+        _share(f"{kind}: sign of contrast kept, %", method, modality, kept, used, "higher"),
+        _share(smallest, method, modality, small, used, "higher"),
         _share(f"{kind}: below half of own mapping, %", method, modality, faint, used, "lower"),
         _median(f"{kind}: contrast over own mapping", method, modality, own, used),
     ]
     if kind == "simulated":
-        anatomy = _ratios(found, "white-grey contrast")
+        anatomy = [lesion.after / lesion.by_white_grey for lesion in found if lesion.by_white_grey]
         rows.append(_median(f"{kind}: contrast over white-grey contrast", method, modality, anatomy, used))
     return rows
 
 
-def _kept(lesions: Sequence[Mapping[str, float]]) -> list[bool]:
-    return [lesion["after"] * lesion["before"] > 0 for lesion in lesions]
-
-
-def _ratios(lesions: Sequence[Mapping[str, float]], expectation: str) -> list[float]:
-    return [lesion["after"] / lesion[expectation] for lesion in lesions if lesion[expectation]]
-
-
 def _share(
-    figure: str, method: Method, modality: str, hits: Sequence[bool], scans: int, better: Better
+    metric: str, method: Method, modality: str, hits: Sequence[bool], scans: int, better: Better
 ) -> Row:
     """Per cent; the spread is the binomial standard error."""
     share = float(np.mean(hits)) if hits else float("nan")
@@ -307,7 +318,7 @@ def _share(
     return Row(
         tier=TIER,
         modality=modality,
-        figure=figure,
+        metric=metric,
         method=method.name,
         value=100 * share,
         spread=float(error),
@@ -317,13 +328,13 @@ def _share(
     )
 
 
-def _median(figure: str, method: Method, modality: str, ratios: Sequence[float], scans: int) -> Row:
+def _median(metric: str, method: Method, modality: str, ratios: Sequence[float], scans: int) -> Row:
     """Median and interquartile range over 1.35, which is the standard deviation of normal numbers."""
     low, median, high = np.percentile(ratios, [25, 50, 75]) if ratios else [float("nan")] * 3
     return Row(
         tier=TIER,
         modality=modality,
-        figure=figure,
+        metric=metric,
         method=method.name,
         value=float(median),
         spread=float((high - low) / 1.35),

@@ -29,21 +29,22 @@ from scipy import ndimage
 
 from benchmarks.data import Data
 from benchmarks.methods import Method
-from benchmarks.rows import Row
+from benchmarks.result_rows import Row
 from benchmarks.scans import Mask, Scan, Volume
 from benchmarks.simulated import PROTOCOLS, Subject
 from benchmarks.tiers.intensities import group_curve, harmonized_group
 from benchmarks.tiers.statistics import intraclass_correlation
-from bids_harmonize.contrast import Tissue
-from bids_harmonize.heads import Head
+from bids_harmonize.simulation.label_heads import Head
+from bids_harmonize.simulation.signal_equations import Tissue
 
 TIER = "E"
 BINS = 32
+#: Reliability from which on a feature counts as good.
 GOOD = 0.75
 # Interquartile range of normal numbers, in standard deviations.
 NORMAL_RANGE = 1.35
-FAMILIES = ["statistical", "glcm", "rlm", "szm", "ngtdm"]
-#: By the prefix of MIRP's feature names.
+FEATURE_FAMILIES = ["statistical", "glcm", "rlm", "szm", "ngtdm"]
+#: Classes of features by the prefix of MIRP's names for them.
 CLASSES: Mapping[str, str] = {
     "stat": "first order",
     "cm": "GLCM",
@@ -52,7 +53,7 @@ CLASSES: Mapping[str, str] = {
     "ngt": "NGTDM",
 }
 WHITE_MM, LOBE_MM, LESION_MM = 10.0, 22.0, 7.0
-#: Between grey matter and fluid, as oedema or demyelination.
+#: The lesion's tissue lies between grey matter and fluid, as oedema or demyelination does.
 LESION = Tissue(t1=1800, t2=140, proton_density=0.86)
 
 Array = NDArray[np.float64]
@@ -60,13 +61,13 @@ Regions = Mapping[str, Sequence[Mask]]
 
 
 def run(methods: Sequence[Method], data: Data) -> list[Row]:
-    """Figures of all methods."""
-    people = [
+    """The rows of all methods."""
+    heads = [
         _with_lesions(subject, data.shared / "data" / "labels")
         for subject in data.subjects
         if max(subject.zooms) == min(subject.zooms)
     ]
-    return [row for method in methods for row in _figures(method, data, people)]
+    return [row for method in methods for row in _method_rows(method, data, heads)]
 
 
 def regions(head: Head) -> dict[str, list[Mask]]:
@@ -78,7 +79,7 @@ def regions(head: Head) -> dict[str, list[Mask]]:
     cerebrum = head.share("white matter") + head.share("grey matter") > 0.5
     white = (head.share("white matter") > 0.95) & (z > np.mean(np.nonzero(deep)[2]))
     depths = [ndimage.distance_transform_edt(white & side, sampling=head.zooms) for side in (left, right)]
-    # Not of the white matter, to which the optic nerve counts.
+    # The optic nerve counts as white matter, so that the most frontal voxel must be of grey matter.
     forward = np.where(head.share("grey matter") > 0.5, y, 0)
     return {
         "white matter": [ball(depths[1], WHITE_MM, head.zooms) & white & right],
@@ -107,13 +108,13 @@ def features(volume: Volume, mask: Mask, span: tuple[float, float]) -> dict[str,
             image=np.clip(volume[box], bottom, top).astype(np.float64),
             mask=mask[box],
             image_modality="mr",
-            base_feature_families=FAMILIES,
+            base_feature_families=FEATURE_FAMILIES,
             base_discretisation_method="fixed_bin_size",
             base_discretisation_bin_width=width,
             resegmentation_intensity_range=[bottom, top],
         )[0]
     names = [name for name in table.columns if name.split("_")[0] in CLASSES]
-    # Of a region without any texture, some features have no value.
+    # Some features have no value in a region without any texture.
     values = {name.split("_3d_")[0]: table[name].iloc[0] for name in names}
     return {name: np.nan if value is None else float(value) for name, value in values.items()}
 
@@ -136,13 +137,13 @@ def reliability(table: Array, kinds: Sequence[str]) -> tuple[float, float]:
     Parameters
     ----------
     table
-        ``(people, protocols, regions)``.
+        ``(heads, protocols, regions)``.
     kinds
-        Of the regions.
+        The kind of each region.
     """
     by_region = np.moveaxis(table, 1, -1)
     own = [by_region[:, [kind == other for other in kinds]] for kind in sorted(set(kinds))]
-    within = [_known(one.reshape(-1, table.shape[1])) for one in own]
+    within = [_known(ratings.reshape(-1, table.shape[1])) for ratings in own]
     return _known(by_region.reshape(-1, table.shape[1])), float(np.mean(within))
 
 
@@ -151,7 +152,7 @@ def _known(ratings: Array) -> float:
 
 
 def _with_lesions(subject: Subject, labels: Path) -> tuple[list[Scan], Regions]:
-    """The scans of a person with lesions, and where to measure."""
+    """The scans of a head with lesions, and where to measure."""
     x, y, z = (round(zoom) for zoom in subject.zooms)
     head = Head.read(labels / f"{subject.name}_dseg.nii.gz", (x, y, z))
     where = regions(head)
@@ -172,7 +173,7 @@ def lesion_share(masks: Sequence[Mask], rng: np.random.Generator) -> Volume:
     return np.asarray(density * inside, dtype=np.float32)
 
 
-def _figures(method: Method, data: Data, people: Sequence[tuple[Sequence[Scan], Regions]]) -> list[Row]:
+def _method_rows(method: Method, data: Data, heads: Sequence[tuple[Sequence[Scan], Regions]]) -> list[Row]:
     scale, group = harmonized_group(method, data.reference)
     curve = group_curve(group, "brain")
     span = float(curve[0]), float(curve[-1])
@@ -181,13 +182,13 @@ def _figures(method: Method, data: Data, people: Sequence[tuple[Sequence[Scan], 
             [features(volume, mask, span) for masks in where.values() for mask in masks]
             for volume in (np.asarray(scale(method.apply(scan))) for scan in scans)
         ]
-        for scans, where in people
+        for scans, where in heads
     ]
     names = list(found[0][0][0])
-    table = np.array([[[[region[n] for n in names] for region in scan] for scan in one] for one in found])
-    kinds = [kind for kind, masks in people[0][1].items() for _ in masks]
+    table = np.array([[[[region[n] for n in names] for region in scan] for scan in head] for head in found])
+    kinds = [kind for kind, masks in heads[0][1].items() for _ in masks]
     measured = np.array([reliability(table[..., k], kinds) for k in range(len(names))])
-    return _rows(method.name, data.modality, names, measured, scans=sum(len(scans) for scans, _ in people))
+    return _rows(method.name, data.modality, names, measured, scans=sum(len(scans) for scans, _ in heads))
 
 
 def _rows(method: str, modality: str, names: Sequence[str], measured: Array, scans: int) -> list[Row]:
@@ -200,7 +201,7 @@ def _rows(method: str, modality: str, names: Sequence[str], measured: Array, sca
     for title, values in chosen.items():
         share = _share(values)
         quarter, half, most = np.percentile(values, [25, 50, 75])
-        figures = {
+        metrics = {
             f"share with ICC > {GOOD}, {title}": share,
             f"median ICC, {title}": (float(half), float(most - quarter) / NORMAL_RANGE),
         }
@@ -208,7 +209,7 @@ def _rows(method: str, modality: str, names: Sequence[str], measured: Array, sca
             Row(
                 tier=TIER,
                 modality=modality,
-                figure=figure,
+                metric=metric,
                 method=method,
                 value=value,
                 spread=spread,
@@ -216,7 +217,7 @@ def _rows(method: str, modality: str, names: Sequence[str], measured: Array, sca
                 better="higher",
                 scans_used=scans,
             )
-            for figure, (value, spread) in figures.items()
+            for metric, (value, spread) in metrics.items()
         ]
     return rows
 

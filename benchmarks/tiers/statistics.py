@@ -1,4 +1,4 @@
-"""Reliability and spread."""
+"""Reliability of ratings, and the spread of statistics."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def intraclass_correlation(ratings: Array) -> float:
     Returns
     -------
     float
-        At most 1; 0 if all ratings are equal, as such ratings tell nothing about the targets; not a number
-        if a rating is none.
+        At most 1; 0 if all ratings are equal, as such ratings say nothing about the targets; not a number
+        if a rating is not a number.
     """
     targets, raters = ratings.shape
     mean = ratings.mean()
@@ -38,7 +38,7 @@ def intraclass_correlation(ratings: Array) -> float:
     raters_differ = targets * float(np.sum(by_rater**2)) / (raters - 1)
     error = float(np.sum(residual**2)) / ((targets - 1) * (raters - 1))
     total = between + (raters - 1) * error + raters * (raters_differ - error) / targets
-    # Rounding leaves a little in features that are the same everywhere.
+    # Rounding leaves a small total variance in features that are the same everywhere.
     if total <= 1e-20 * mean**2:
         return 0.0
     return (between - error) / total

@@ -1,21 +1,22 @@
-"""Tier F: can a classifier still tell the sites apart, and are people still recognizable?
+"""Tier F: can a logistic regression still tell the sites apart, and are participants still recognizable?
 
-The *site probe* is trained anew on the outputs of each method, cross-validated, and told by its balanced
+The *site probe* is trained anew on the outputs of each method, cross-validated, and described by its balanced
 accuracy over scans, with the standard deviation and the 95 % interval of its posterior. Its features are
 intensities on the method's mapped scale (see `intensities`), at about 2 mm: quantile function, tissue
-medians and gradients.
+medians and gradients. It is not the classifier of the group page (`measures.site_classifier.classify_sites`,
+a linear discriminant analysis of recorded quantiles): the accuracies of the two are not comparable.
 
 - *brain*: all sites of two scans or more, inside the brain, so that a skull taken away does not betray the
   site;
 - *brain slabs*: the same in slabs, for more samples. A scan goes to the site with the highest mean of its
   slabs' probabilities, and its slabs are never on both sides;
 - *whole heads*: inside the head, without the skull-stripped sites;
-- *simulated protocols*: six, with the same people, in slabs; no person is on both sides.
+- *simulated protocols*: six, with the same heads, in slabs; no head is on both sides.
 
 What tone curves cannot change, such as resolution and noise, stays for the probe to find.
 
-People are *recognizable* if the edges inside each output are more like those of a raw scan of that person
-than like those of anybody else's.
+Participants are *recognizable* if the edges inside each output are more like those of a raw scan of the same
+participant than like those of any other.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.data import Data
 from benchmarks.methods import Method
-from benchmarks.rows import Row, summarize
+from benchmarks.result_rows import Row, summarize
 from benchmarks.scans import Mask, Scan, Volume
 from benchmarks.tiers.intensities import (
     Scale,
@@ -45,8 +46,8 @@ from benchmarks.tiers.intensities import (
     tissue_medians,
 )
 from benchmarks.tiers.statistics import INTERVAL
-from bids_harmonize.metrics import balanced_accuracy
-from bids_harmonize.reference import QUANTILES
+from bids_harmonize.measures.quantiles import QUANTILES
+from bids_harmonize.measures.site_classifier import balanced_accuracy
 
 TIER = "F"
 WORKING_MM = 2.0
@@ -58,8 +59,8 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
-    """Feature vectors ``(samples, features)`` of a scan, of a class and of a group left out at once."""
+class ProbeExample:
+    """Feature vectors ``(samples, features)`` of a scan, its site, and the group held out with it."""
 
     label: str
     group: str
@@ -121,8 +122,8 @@ class Coarse:
 
 
 def run(methods: Sequence[Method], data: Data) -> list[Row]:
-    """Figures of all methods."""
-    scans = [*data.reference, *data.left_out, *data.sites, *data.simulated]
+    """The rows of all methods."""
+    scans = [*data.reference, *data.held_out, *data.sites, *data.simulated]
     raw = np.stack([Coarse.of(scan, scan.volume).edges() for scan in scans])
     rows = []
     for method in methods:
@@ -137,7 +138,7 @@ def run(methods: Sequence[Method], data: Data) -> list[Row]:
 
 
 def block_mean(volume: Volume | Mask, steps: Sequence[int]) -> Volume:
-    """Means of blocks of so many voxels; what is left over at the ends is left out."""
+    """Means of blocks of voxels; what is left over at the ends is left out."""
     (x, y, z), (a, b, c) = volume.shape, steps
     whole = volume[: x // a * a, : y // b * b, : z // c * c]
     return np.asarray(whole.reshape(x // a, a, y // b, b, z // c, c).mean(axis=(1, 3, 5)), dtype=np.float32)
@@ -149,10 +150,11 @@ def gradient_magnitude(volume: Volume, zooms: Sequence[float]) -> Volume:
     return np.asarray(np.sqrt(sum(np.square(part) for part in parts)), dtype=np.float32)
 
 
-def probe(examples: Sequence[Example]) -> list[str]:
-    """The class that a classifier, trained on the other groups, finds for each example.
+def cross_validated_sites(examples: Sequence[ProbeExample]) -> list[str]:
+    """The site that a classifier, trained on the other groups, finds for each example.
 
-    Logistic regression on standardized features, classes weighted as if they were as many.
+    The classifier is a logistic regression on standardized features, classes weighted as if all were equally
+    frequent.
     """
     found: list[str] = []
     for example in examples:
@@ -167,59 +169,67 @@ def probe(examples: Sequence[Example]) -> list[str]:
 
 
 def recognized(outputs: Array, raw: Array, scans: Sequence[Scan]) -> list[bool]:
-    """Whether the raw scan with the most similar edges is of the same person."""
+    """Whether the raw scan with the most similar edges is of the same participant."""
     nearest = np.argmax(outputs @ raw.T, axis=1)
-    return [_who(scan) == _who(scans[int(k)]) for scan, k in zip(scans, nearest, strict=True)]
+    return [
+        _participant_of(scan) == _participant_of(scans[int(k)])
+        for scan, k in zip(scans, nearest, strict=True)
+    ]
 
 
-def _who(scan: Scan) -> str:
-    """The person, whatever the voxel size that a head was simulated at."""
-    return scan.person.split(" at ")[0]
+def _participant_of(scan: Scan) -> str:
+    """The participant, whatever the voxel size that a head was simulated at."""
+    return scan.participant.split(" at ")[0]
 
 
 def _output(method: Method, scan: Scan, scale: Scale) -> Coarse:
     return Coarse.of(scan, np.asarray(scale(method.apply(scan)), dtype=np.float32))
 
 
-def _probes(real: Sequence[Coarse], simulated: Sequence[Coarse]) -> dict[str, list[Example]]:
-    brains = [one for one in real if has_brain(one.scan)]
-    heads = [one for one in real if not is_stripped(one.scan)]
+def _probes(real: Sequence[Coarse], simulated: Sequence[Coarse]) -> dict[str, list[ProbeExample]]:
+    brains = [output for output in real if has_brain(output.scan)]
+    heads = [output for output in real if not is_stripped(output.scan)]
     return {
-        "brain": [_example(one, one.features(one.brain)[None]) for one in _repeated(brains)],
-        "brain slabs": [_example(one, one.slabs()) for one in _repeated(brains)],
-        "whole heads": [_example(one, one.features(one.head)[None]) for one in _repeated(heads)],
-        "simulated protocols": [_example(one, one.slabs()) for one in simulated],
+        "brain": [
+            _example(output, output.features(output.brain)[None]) for output in _of_repeated_sites(brains)
+        ],
+        "brain slabs": [_example(output, output.slabs()) for output in _of_repeated_sites(brains)],
+        "whole heads": [
+            _example(output, output.features(output.head)[None]) for output in _of_repeated_sites(heads)
+        ],
+        "simulated protocols": [_example(output, output.slabs()) for output in simulated],
     }
 
 
-def _repeated(outputs: Sequence[Coarse]) -> list[Coarse]:
-    """Those of sites that have two scans or more."""
-    counts = Counter(one.scan.site for one in outputs)
-    return [one for one in outputs if counts[one.scan.site] > 1]
+def _of_repeated_sites(outputs: Sequence[Coarse]) -> list[Coarse]:
+    """The outputs of sites that have two scans or more."""
+    counts = Counter(output.scan.site for output in outputs)
+    return [output for output in outputs if counts[output.scan.site] > 1]
 
 
-def _example(output: Coarse, features: Array) -> Example:
-    return Example(label=output.scan.site, group=_who(output.scan), features=features)
+def _example(output: Coarse, features: Array) -> ProbeExample:
+    return ProbeExample(label=output.scan.site, group=_participant_of(output.scan), features=features)
 
 
-def _accuracy(method: str, modality: str, name: str, examples: Sequence[Example]) -> list[Row]:
+def _accuracy(method: str, modality: str, name: str, examples: Sequence[ProbeExample]) -> list[Row]:
     labels = [example.label for example in examples]
     if len(set(labels)) < 2:
         return []
-    value, draws = balanced_accuracy(labels, probe(examples))
+    value, draws = balanced_accuracy(labels, cross_validated_sites(examples))
     low, high = np.percentile(draws, INTERVAL)
-    figure = f"site probe, {name}: balanced accuracy"
+    metric = f"site probe, {name}: balanced accuracy"
     values = {
-        f"{figure} (chance {1 / len(set(labels)):.2f})": value,
-        # Where all or none are found, the posterior keeps away from what is observed.
-        f"{figure}, 95 % interval from": min(low, value),
-        f"{figure}, 95 % interval to": max(high, value),
+        f"{metric} (chance {1 / len(set(labels)):.2f})": value,
+        # If all or no scans are classified correctly, the posterior interval excludes the observed accuracy,
+        # so it is widened to include it.
+        f"{metric}, 95 % interval from": min(low, value),
+        f"{metric}, 95 % interval to": max(high, value),
     }
     return [
         Row(
             tier=TIER,
             modality=modality,
-            figure=key,
+            metric=key,
             method=method,
             value=float(number),
             spread=float(draws.std()),

@@ -1,9 +1,9 @@
 """A command in a process of its own: seconds, processor time, peak of memory.
 
-    python benchmarks/apart.py SECONDS COMMAND...
+    python benchmarks/measured_process.py SECONDS COMMAND...
 
-runs it, for at most so long, and prints the figures as JSON. Only the standard library is imported: a process
-that is started from a large one inherits its peak, so there must be a small one in between.
+runs it for at most that long, and prints what it took as JSON. Only the standard library is imported: a
+process that is started from a large one inherits its peak, so there must be a small one in between.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import argparse
 
 RESULTS = Path(__file__).parent / "results"
-#: Of 10^6 bytes.
+#: Bytes of a megabyte.
 MB = 1e6
 
 
@@ -36,13 +36,13 @@ class Measured:
     Attributes
     ----------
     seconds, processor_seconds
-        On the clock, and of all its threads.
+        Time on the clock, and processor time of all its threads.
     megabytes
         Peak of resident memory.
     code
-        Exit code; None where it was stopped because it took too long.
+        Exit code; None where it was stopped for taking too long.
     output, error
-        The ends of what it wrote.
+        The ends of what it wrote to standard output and standard error.
     """
 
     seconds: float
@@ -54,25 +54,25 @@ class Measured:
 
 
 Run: TypeAlias = Callable[[Sequence[str | Path]], Measured]
-"""Runs a command: `run_apart`."""
+"""A function that runs a command, such as `run_measured`."""
 
 
-def run_apart(
+def run_measured(
     command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, limit: float = 3600
 ) -> Measured:
     """Run a command for at most `limit` seconds; `environment` is added to that of this process."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-S", __file__, str(limit), *map(str, command)],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, **(environment or {})},
     )
-    return Measured(**json.loads(done.stdout))
+    return Measured(**json.loads(completed.stdout))
 
 
-def succeed(run: Run, command: Sequence[str | Path]) -> Measured:
-    """What a command took.
+def require_success(run: Run, command: Sequence[str | Path]) -> Measured:
+    """Run a command that must not fail.
 
     Raises
     ------
@@ -81,14 +81,18 @@ def succeed(run: Run, command: Sequence[str | Path]) -> Measured:
     """
     measured = run(command)
     if measured.code != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))} ended with {measured.code}: {measured.error}")
+        raise RuntimeError(
+            f"{' '.join(map(str, command))} ended with exit code {measured.code}: {measured.error}"
+        )
     return measured
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where a benchmark works and where it writes."""
-    parser.add_argument("--work-dir", type=Path, help="where the temporary folder is made")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the output")
+    parser.add_argument("--work-dir", type=Path, help="folder in which the temporary folder is made")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="folder of the output (default: benchmarks/results)"
+    )
 
 
 def describe_machine() -> dict[str, str | int | float]:

@@ -1,4 +1,4 @@
-"""Tier C: a person of the reference scanner whom no model has seen, unaltered and altered.
+"""Tier C: a participant of the reference scanner whom no model has seen, unaltered and altered.
 
 Each output is compared with the original scan inside the brain: after the gain that fits best (and the
 offset, where a method does not keep zero), and with the one linear map that a method's outputs of the
@@ -15,14 +15,14 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.data import Data
-from benchmarks.figures import fitted
 from benchmarks.methods import Method
-from benchmarks.rows import Row, summarize
+from benchmarks.metrics import fitted
+from benchmarks.result_rows import Row, summarize
 from benchmarks.scans import Scan, Volume
 from benchmarks.simulated import polynomial_field
-from benchmarks.tiers.intensities import LEVEL, Scale, harmonized_group, measure
-from bids_harmonize.image import intensity_scale
-from bids_harmonize.metrics import agreement_db
+from benchmarks.tiers.intensities import WHITE_MATTER, Scale, harmonized_group, measure
+from bids_harmonize.imaging.intensity import intensity_scale
+from bids_harmonize.measures.agreement import agreement_db
 
 TIER = "C"
 DRAWS = 2
@@ -31,8 +31,8 @@ Alteration = Callable[[Scan, np.random.Generator], Volume]
 
 
 def run(methods: Sequence[Method], data: Data) -> list[Row]:
-    """Figures of all methods."""
-    return [row for method in methods for row in _figures(method, data)]
+    """The rows of all methods."""
+    return [row for method in methods for row in _method_rows(method, data)]
 
 
 def power(scan: Scan, rng: np.random.Generator) -> Volume:
@@ -90,20 +90,20 @@ def altered_scans(scan: Scan) -> dict[str, list[Scan]]:
     }
 
 
-def _figures(method: Method, data: Data) -> list[Row]:
+def _method_rows(method: Method, data: Data) -> list[Row]:
     scale, _ = harmonized_group(method, data.reference)
-    found: dict[str, list[float]] = {}
-    for original in data.left_out:
+    values: dict[str, list[float]] = {}
+    for original in data.held_out:
         copies = {"unaltered": [original], **altered_scans(original)}
         for family, scans in copies.items():
             matched = [_matched(method, scan, original) for scan in scans]
             mapped = [_mapped(method, scan, original, scale) for scan in scans]
-            found.setdefault(f"{family}: output to original, dB", []).extend(matched)
-            found.setdefault(f"{family}: output to original, gain not matched, dB", []).extend(mapped)
-    used = len(data.left_out)
+            values.setdefault(f"{family}: output to original, dB", []).extend(matched)
+            values.setdefault(f"{family}: output to original, gain not matched, dB", []).extend(mapped)
+    used = len(data.held_out)
     return [
-        summarize(TIER, data.modality, figure, method.name, values, better="higher", scans=used)
-        for figure, values in found.items()
+        summarize(TIER, data.modality, metric, method.name, numbers, better="higher", scans=used)
+        for metric, numbers in values.items()
     ]
 
 
@@ -114,6 +114,6 @@ def _matched(method: Method, scan: Scan, original: Scan) -> float:
 
 
 def _mapped(method: Method, scan: Scan, original: Scan, scale: Scale) -> float:
-    gain = np.float32(LEVEL / measure(original, original.volume).white)
+    gain = np.float32(WHITE_MATTER / measure(original, original.volume).white)
     output = method.apply(scan)[original.brain]
     return agreement_db(np.asarray(scale(output), dtype=np.float32), original.volume[original.brain] * gain)
