@@ -3,11 +3,13 @@
     python -m benchmarks.ood_detection [--shared DIR] [--development] [--model FILE ...]
 
 Prints a table: for every kind of scan, how many are flagged as out of distribution. Familiar scans should not
-be (false alarms), foreign ones should. Foreign scans are simulated heads under other protocols; real scans of
-other sites with their tissues brought to such contrasts; real scans of the other modality; inverted scans;
-and real scans of another body part. The heads and participants reported on are in no fitting;
-protocols, receive fields and noise are not those of the fitting. `--development` measures on the heads and
-participants to choose by.
+be (false alarms), foreign ones should. Familiar scans are real ones of other sites and participants and
+simulated heads, as they are and as hospitals also store them: saturated, in a large or a tight field of view,
+in thick slices, of a small head, noisy, skull-stripped. Foreign scans are real ones of other contrasts (FLAIR
+and the other modality) and body parts, simulated heads under other protocols, real scans of other sites with
+their tissues brought to such contrasts, and inverted scans. The heads and participants reported on are in no
+fitting; protocols, receive fields and noise are not those of the fitting. `--development` measures on the
+heads and participants to choose by.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,12 +27,16 @@ from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
 
 from benchmarks.formatting import markdown_table
-from benchmarks.scans import RealScans, Scan, Volume, shared_folder
+from benchmarks.scans import Mask, RealScans, Scan, Volume, box_around, shared_folder
 from benchmarks.simulated import GRIDS, PROTOCOLS, acquire
 from benchmarks.splits import heads
+from bids_harmonize.bids.body_part import shows_brain
 from bids_harmonize.errors import BadData
 from bids_harmonize.imaging.intensity import intensity_scale
-from bids_harmonize.imaging.nifti import open_image
+from bids_harmonize.imaging.masks import head_mask
+from bids_harmonize.imaging.nifti import as_magnitude, open_image, read_voxels
+from bids_harmonize.measures.intensity_profile import block_means
+from bids_harmonize.model.card import ModelCard
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.phantom.dataset import write_phantom
 from bids_harmonize.simulation.label_heads import Head
@@ -59,6 +65,11 @@ CT = {"white matter": 26, "grey matter": 36, "deep grey matter": 36, "csf": 5, "
 SOFT, BONE = 50, 1100
 #: Lowest and highest value that an image holds.
 WINDOWS = {"full range": (-1024, 2000), "brain window": (-10, 90)}
+#: How familiar scans are stored besides: percentile at which they are clipped, air around a large field of
+#: view and slices in mm, sizes of a child's head and of a prostate's voxels, noise over the bright value.
+CLIP_PERCENTILE, PADDING_MM, THICK_MM, SMALL_HEAD, LARGER, NOISE = 99.5, 40.0, 5.0, 0.85, 1.24, 0.04
+#: Origins that are no real scans.
+MADE = ("simulated", "made of sites", "phantom dataset")
 #: What is darker than this, in units of white matter, is air or bone.
 DARK = 0.12
 #: Spread of relaxation times; with more, a tissue's contrast in FLAIR may be one that no participant shows.
@@ -75,11 +86,74 @@ class Case:
     image: Nifti1Image
 
 
-def cases(shared: Path, modality: str, development: bool) -> Iterator[Case]:
-    """All scans that the model of one modality is given."""
-    yield from _real(shared, modality, development)
-    yield from _phantoms(modality)
-    yield from _simulated(shared / "data" / "labels", modality, development)
+def cases(shared: Path, card: ModelCard, development: bool) -> Iterator[Case]:
+    """All scans that a model is given."""
+    if not shows_brain(card.body_parts):
+        yield from _prostates(shared, development)
+        return
+    yield from _real(shared, card.modality, development)
+    yield from _phantoms(card.modality)
+    yield from _simulated(shared / "data" / "labels", card.modality, development)
+
+
+# --- The same scan, as it may also be stored --------------------------------------------------------------
+
+Stored = tuple[Volume, tuple[float, float, float]]
+
+
+def _clipped(volume: Volume, zooms: tuple[float, float, float]) -> Stored:
+    return np.minimum(volume, np.float32(np.percentile(volume, CLIP_PERCENTILE))), zooms
+
+
+def _padded(volume: Volume, zooms: tuple[float, float, float]) -> Stored:
+    return np.pad(volume, [round(PADDING_MM / zoom) for zoom in zooms]), zooms
+
+
+def _tight(volume: Volume, zooms: tuple[float, float, float]) -> Stored:
+    inside = head_mask(volume)
+    return volume[box_around(inside, zooms, 0.0)], zooms
+
+
+def _thick(volume: Volume, zooms: tuple[float, float, float]) -> Stored:
+    steps = max(1, round(THICK_MM / zooms[2]))
+    return block_means(volume, (1, 1, min(steps, volume.shape[2]))), (zooms[0], zooms[1], zooms[2] * steps)
+
+
+def _small(volume: Volume, zooms: tuple[float, float, float]) -> Stored:
+    x, y, z = (zoom * SMALL_HEAD for zoom in zooms)
+    return volume, (x, y, z)
+
+
+def _noisy(volume: Volume, zooms: tuple[float, float, float]) -> Stored:
+    rng = np.random.default_rng(volume.size)
+    size = NOISE * intensity_scale(volume)
+    first, second = (rng.normal(0, size, volume.shape).astype(np.float32) for _ in range(2))
+    return np.hypot(volume + first, second), zooms
+
+
+STORED = {
+    "saturated": _clipped,
+    "large field of view": _padded,
+    "tight field of view": _tight,
+    "thick slices": _thick,
+    "small head": _small,
+    "noisy": _noisy,
+}
+
+
+def _as_also_stored(case: Case, brain: Mask | None = None) -> Iterator[Case]:
+    """A familiar scan, and the same as it may also be stored."""
+    yield case
+    volume = np.asarray(case.image.dataobj, dtype=np.float32)
+    x, y, z = (float(zoom) for zoom in case.image.header.get_zooms()[:3])
+    if brain is not None:
+        yield replace(case, kind="skull-stripped", image=_image(volume * brain, (x, y, z)))
+    for kind, store in STORED.items():
+        yield replace(case, kind=kind, image=_image(*store(volume, (x, y, z))))
+
+
+def _image(volume: Volume, zooms: Sequence[float]) -> Nifti1Image:
+    return Nifti1Image(np.ascontiguousarray(volume, dtype=np.float32), np.diag([*zooms, 1.0]))
 
 
 # --- Real scans -------------------------------------------------------------------------------------------
@@ -93,17 +167,49 @@ def half(participants: Iterable[str], development: bool) -> set[str]:
 def _real(shared: Path, modality: str, development: bool) -> Iterator[Case]:
     same, other = (RealScans(shared=shared, modality=name) for name in (modality, OTHER[modality]))
     own, others = (_half_of(real.sites, development) for real in (same, other))
-    for scan in own:
-        yield Case(kind="familiar", origin="sites", foreign=False, image=scan.image)
-    for scan in same.held_out if not development else []:
-        yield Case(kind="familiar", origin="left-out person", foreign=False, image=scan.image)
+    held_out = [] if development else same.held_out
+    for origin, scans in (("sites", own), ("held-out person", held_out)):
+        for scan in scans:
+            familiar = Case(
+                kind="as it is", origin=origin, foreign=False, image=_image(scan.volume, scan.zooms)
+            )
+            yield from _as_also_stored(familiar, scan.brain)
     for scan in (*others, *([] if development else other.held_out)):
         yield Case(kind=OTHER[modality], origin="real", foreign=True, image=scan.image)
+    for path in _every_other(shared, "flair", "FLAIR", development):
+        yield Case(kind="FLAIR", origin="real", foreign=True, image=open_image(path))
+    for path in _every_other(shared, "pairs", modality, development):
+        yield Case(kind="as it is", origin="pairs", foreign=False, image=open_image(path))
+    for path in _every_other(shared, "pairs", OTHER[modality], development):
+        yield Case(kind=OTHER[modality], origin="real", foreign=True, image=open_image(path))
     for scan in own:
         yield from _made_of(scan, modality)
-    prostates = sorted((shared / "data" / "prostate").glob("sub-*/anat/*_T2w.nii.gz"))
-    for path in prostates[0 if development else 1 :: 2]:
+    for path in _every_other(shared, "prostate", "T2w", development):
         yield Case(kind="prostate", origin="real", foreign=True, image=open_image(path))
+
+
+def _prostates(shared: Path, development: bool) -> Iterator[Case]:
+    """What the model of the prostate is meant for, with larger voxels and noise besides; and heads."""
+    for path in _every_other(shared, "prostate", "T2w", development):
+        image = open_image(path)
+        voxels = as_magnitude(read_voxels(image))[0]
+        x, y, z = (float(zoom) for zoom in image.header.get_zooms()[:3])
+        for kind, (volume, zooms) in {
+            "as it is": (voxels, (x, y, z)),
+            "saturated": _clipped(voxels, (x, y, z)),
+            "larger voxels": (voxels, (LARGER * x, LARGER * y, LARGER * z)),
+            "noisy": _noisy(voxels, (x, y, z)),
+        }.items():
+            yield Case(kind=kind, origin="prostates", foreign=False, image=_image(volume, zooms))
+    for modality in OTHER:
+        for scan in _half_of(RealScans(shared=shared, modality=modality).sites, development):
+            yield Case(kind=f"{modality} of a head", origin="real", foreign=True, image=scan.image)
+
+
+def _every_other(shared: Path, folder: str, suffix: str, development: bool) -> list[Path]:
+    """Every other scan of a dataset: those to choose by, or those to report on."""
+    found = sorted((shared / "data" / folder).glob(f"sub-*/**/anat/*_{suffix}.nii.gz"))
+    return found[0 if development else 1 :: 2]
 
 
 def _half_of(scans: Sequence[Scan], development: bool) -> list[Scan]:
@@ -171,12 +277,12 @@ def _scans_of(head: Head, modality: str, rng: np.random.Generator) -> Iterator[C
         return Case(
             kind=kind,
             origin="simulated",
-            foreign=kind != "familiar",
+            foreign=kind != "as it is",
             image=Nifti1Image(volume, np.diag([*head.zooms, 1.0])),
         )
 
     for protocol in PROTOCOLS[modality].values():
-        yield scan("familiar", protocol.signals(tissues))
+        yield from _as_also_stored(scan("as it is", protocol.signals(tissues)), head.brain)
     for protocol in list(PROTOCOLS[modality].values())[::2]:
         yield scan("inverted", protocol.signals(tissues), turn=True)
     for protocol in list(PROTOCOLS[OTHER[modality]].values())[::2]:
@@ -189,7 +295,7 @@ def _phantoms(modality: str) -> Iterator[Case]:
     """The built-in phantom, on which users try the program."""
     with TemporaryDirectory() as folder:
         for path in sorted(write_phantom(Path(folder) / "raw").rglob(f"*_{modality}.nii*")):
-            yield Case(kind="familiar", origin="phantom dataset", foreign=False, image=open_image(path))
+            yield Case(kind="as it is", origin="phantom dataset", foreign=False, image=open_image(path))
 
 
 # --- The table --------------------------------------------------------------------------------------------
@@ -199,7 +305,7 @@ def _phantoms(modality: str) -> Iterator[Case]:
 class Count:
     """How many scans of one kind and origin there were, and how many of them were flagged."""
 
-    modality: str
+    model: str
     kind: str
     origin: str
     foreign: bool
@@ -212,12 +318,13 @@ def count(model: Model, cases: Iterable[Case]) -> list[Count]:
     flags: defaultdict[tuple[bool, str, str], list[bool]] = defaultdict(list)
     for case in cases:
         ood_score = model.score_ood(case.image)
-        assert ood_score is not None
+        if ood_score is None:
+            raise BadData(f"the model {model.name} cannot tell what it is not meant for")
         flags[case.foreign, case.kind, case.origin].append(ood_score.is_ood)
-    modality = model.card.modality
+    name = model.name
     return [
         Count(
-            modality=modality,
+            model=name,
             kind=kind,
             origin=origin,
             foreign=foreign,
@@ -229,18 +336,20 @@ def count(model: Model, cases: Iterable[Case]) -> list[Count]:
 
 
 def markdown(counts: Sequence[Count]) -> str:
-    """A line for every kind and origin, and two for all of them."""
-    body = [_cells(count.modality, count.kind, count.origin, [count]) for count in counts]
-    for modality in dict.fromkeys(count.modality for count in counts):
+    """A line for every kind and origin, and four for all of them."""
+    body = [_cells(count.model, count.kind, count.origin, [count]) for count in counts]
+    for model in dict.fromkeys(count.model for count in counts):
         for foreign, name in ((False, "all familiar"), (True, "all foreign")):
-            chosen = [count for count in counts if (count.modality, count.foreign) == (modality, foreign)]
-            body.append(_cells(modality, f"**{name}**", "", chosen))
+            chosen = [count for count in counts if (count.model, count.foreign) == (model, foreign)]
+            real = [count for count in chosen if count.origin not in MADE]
+            body.append(_cells(model, f"**{name}**", "", chosen))
+            body.append(_cells(model, f"**{name}**", "real", real))
     return markdown_table(("model", "scans", "from", "number", "flagged", "share"), body) + "\n"
 
 
-def _cells(modality: str, kind: str, origin: str, counts: Sequence[Count]) -> tuple[str, ...]:
+def _cells(model: str, kind: str, origin: str, counts: Sequence[Count]) -> tuple[str, ...]:
     scans, flagged = sum(count.scans for count in counts), sum(count.flagged for count in counts)
-    return modality, kind, origin, str(scans), str(flagged), f"{flagged / max(scans, 1):.0%}"
+    return model, kind, origin, str(scans), str(flagged), f"{flagged / max(scans, 1):.0%}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -253,16 +362,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder of scans and label maps")
     parser.add_argument("--development", action="store_true", help="measure on the data to choose by")
     parser.add_argument(
-        "--model", nargs="+", default=["T1w", "T2w"], help="models (default: the bundled ones)"
+        "--model",
+        nargs="+",
+        default=["T1w", "T2w", "prostate-T2w"],
+        help="models (default: the bundled ones)",
     )
     options = parser.parse_args(arguments)
     counts: list[Count] = []
     for name in options.model:
         model = Model.load(name, "cpu")
-        if model.ood_detector is None:
-            print(f"model {name} has no detector of scans that are out of distribution", file=sys.stderr)
-            return 1
-        counts += count(model, cases(options.shared, model.card.modality, options.development))
+        counts += count(model, cases(options.shared, model.card, options.development))
     print(markdown(counts), end="")
     return 0
 

@@ -125,7 +125,7 @@ def _brain(
     bright = modality == "T1w"
     brain = find_brain(volume, zooms, bright=bright)
     masks = tissues(volume, brain, bright=bright)
-    if not all(mask.any() for mask in masks):
+    if not all(mask.any() for mask in masks) or len({np.median(volume[mask]) for mask in masks}) < len(masks):
         raise BadData("no brain was found (its tissues are all alike)")
     return brain, masks
 

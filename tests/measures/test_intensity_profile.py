@@ -92,6 +92,15 @@ def test_no_brain_is_looked_for_elsewhere(head_volume: NDArray[np.float32]) -> N
     assert (found.after.brain, found.after.tissues, found.stripped) == (None, {}, False)
 
 
+def test_a_brain_of_one_intensity_has_no_tissues(head: Head, head_volume: NDArray[np.float32]) -> None:
+    names = ("white matter", "grey matter", "deep grey matter", "csf")
+    brain = np.isin(head.labels_on(HEAD_GRID), [PHANTOM_LABELS.index(name) for name in names])
+    flat = np.where(brain, np.float32(500), 0).astype(np.float32)
+    found = described(flat, flat)
+    assert found.no_brain == "no brain was found (its tissues are all alike)"
+    assert found.before is not None and found.before.brain is None
+
+
 def test_a_brain_alone_is_told_from_a_head(head: Head, head_volume: NDArray[np.float32]) -> None:
     stripped = head_volume * np.isin(
         head.labels_on(HEAD_GRID),
