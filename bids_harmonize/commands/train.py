@@ -101,7 +101,10 @@ def run_training(request: TrainRequest, folder: Path, progress: Callable[[str], 
             source.head.name for source in material.sources if isinstance(source, SimulatedHead)
         ],
         ood_detector=fit_ood_detector(
-            material.sources, request.modality, seed=request.seed, scans=request.effort.ood_scans
+            [*material.sources, *_as_scanned(request, selection)],
+            request.modality,
+            seed=request.seed,
+            scans=request.effort.ood_scans,
         ),
     )
     return TrainingRun(
@@ -114,6 +117,18 @@ def run_training(request: TrainRequest, folder: Path, progress: Callable[[str], 
         parameters=alteration_parameters(),
         examples=example_pairs(trained.network, material.held_out or material.scans, recipe, request.seed),
     )
+
+
+def _as_scanned(request: TrainRequest, selection: ReferenceSelection) -> list[ReferenceExample]:
+    """The group with the echo time that it was scanned with, where it was brought to another one.
+
+    Such scans are what the model is meant for, too.
+    """
+    if request.echo_times is None:
+        return []
+    before, after = request.echo_times
+    scans = [at_echo_time(scan, after, before) for scan in selection.group]
+    return [example for scan in scans for example in reference_examples(scan, request.modality)]
 
 
 def write_training_run(run: TrainingRun, folder: Path) -> Path:

@@ -201,6 +201,17 @@ def test_training_goes_on_from_a_model(heads_model: Path, dataset: Path, tmp_pat
 
 
 @pytest.mark.process
+def test_a_group_is_brought_to_another_echo_time(dataset: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    train_model(request(runs_of(dataset, "head"), echo_times=(60.0, 100.0)), tmp_path, lines.append)
+    assert "bringing the group from an echo time of 60 ms to 100 ms" in lines
+    card = card_of(tmp_path / "T2w.safetensors")
+    assert card["Data"]["BroughtFromToEchoTime"] == [60, 100]
+    # Scans of either echo time are familiar, so the detector is fitted to both.
+    assert card["Recognizer"]["HeldOut"]["familiar"]
+
+
+@pytest.mark.process
 def test_another_body_part(dataset: Path, label_maps: Path, tmp_path: Path) -> None:
     settings = {"reference_size": 1, "body_part": "PROSTATE", "label_maps": label_maps}
     weights = trained(runs_of(dataset, "pelvis"), tmp_path, **settings)
