@@ -24,6 +24,8 @@ AIR_KNOTS = 3
 # The usual error of a predicted edit, as the root mean square of the logarithm of its gains: so large are the
 # edits that networks predict for scans of the reference group, which need none.
 EDIT_ERROR = 0.12
+# How near to 1, the unit of the output, an intensity must come to count as such: the logarithm's deviation.
+UNIT_SPREAD = 0.1
 # A cell with a smaller share of tissue than this leans on its neighbours: air says nothing of contrast.
 FULL_TRUST_SHARE = 0.1
 
@@ -140,9 +142,10 @@ def restrained(curves: Tensor, histogram: Tensor, error: float) -> Tensor:
     """Edits weakened where they are no larger than the usual error of their prediction.
 
     A scan that looks like the reference group needs no edit, and what is predicted for it is error. An edit
-    is the logarithm of the gain of every intensity in every cell, less its mean: the unit of a scan is not
-    part of it. It is multiplied by ``d**4 / (d**4 + error**4)``, where ``d`` is its root mean square over the
-    tissue: large ones stay, small ones vanish. The curves still rise, as they become a mean of two that do.
+    is the logarithm of the gain of every intensity in every cell, less that of what becomes about 1: the unit
+    of the output, which is white matter in heads, is kept as it is predicted. An edit is multiplied by
+    ``d**4 / (d**4 + error**4)``, where ``d`` is the deviation of the logarithms over the tissue: large ones
+    stay, small ones vanish. The curves still rise, as they become a geometric mean of two that do.
 
     Parameters
     ----------
@@ -154,16 +157,26 @@ def restrained(curves: Tensor, histogram: Tensor, error: float) -> Tensor:
     if error == 0:
         return curves
     knots = (torch.arange(KNOTS, device=curves.device) * KNOT_STEP).view(1, -1, 1, 1, 1)
-    weight = histogram[:, AIR_KNOTS:].float()
-    weight = weight / weight.sum(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1)
     # The first knot is 0, and so are all curves there.
     gains = (curves[:, 1:] / knots[:, 1:]).log()
-    seen = gains[:, AIR_KNOTS - 1 :]
-    mean = (weight * seen).sum(dim=(1, 2, 3, 4), keepdim=True)
-    power = (weight * (seen - mean).square()).sum(dim=(1, 2, 3, 4), keepdim=True).square()
-    share = power / (power + error**4)
-    kept = knots[:, 1:] * (mean + share * (gains - mean)).exp()
+    seen, counts = gains[:, AIR_KNOTS - 1 :], histogram[:, AIR_KNOTS:].float()
+    deviation = _mean((seen - _mean(seen, counts)).square(), counts).sqrt()
+    is_unit = torch.exp(-0.5 * (curves[:, AIR_KNOTS:].log() / UNIT_SPREAD).square())
+    # Where nothing becomes 1, the mean over all tissue stands for it.
+    unit = _mean(seen, counts * (is_unit + 1e-4))
+    share = deviation**4 / (deviation**4 + error**4)
+    kept = knots[:, 1:] * (unit + share * (gains - unit)).exp()
     return torch.cat([curves[:, :1], kept], dim=1)
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
+    """The mean over all but the first axis, weighted; where nothing counts, the plain mean."""
+    axes = tuple(range(1, values.dim()))
+    total = counts.sum(dim=axes, keepdim=True)
+    plain = values.mean(dim=axes, keepdim=True)
+    return torch.where(
+        total > 0, (counts * values).sum(dim=axes, keepdim=True) / total.clamp(min=1e-30), plain
+    )
 
 
 def spread_from(values: Tensor, trust: Tensor) -> Tensor:

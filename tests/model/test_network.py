@@ -89,10 +89,29 @@ def test_small_edits_vanish_and_large_ones_stay(
     kept = restrained(curves, histogram, error)
     before, after = edit_size(curves, histogram), edit_size(kept, histogram)
     assert after == pytest.approx(before**5 / (before**4 + error**4), rel=1e-3, abs=1e-5)
-    # The unit is no part of the edit.
-    torch.testing.assert_close(restrained(curves * 7, histogram, error), kept * 7, rtol=1e-4, atol=1e-6)
     assert bool((kept.diff(dim=1) > 0).all())
     torch.testing.assert_close(restrained(curves, histogram, 0), curves)
+
+
+def test_the_unit_of_the_output_is_kept_as_predicted() -> None:
+    knots = torch.arange(KNOTS) * KNOT_STEP
+    white, grey = round(0.8 / KNOT_STEP), round(0.5 / KNOT_STEP)
+    histogram = torch.zeros(1, KNOTS, 2, 2, 2)
+    histogram[:, white], histogram[:, grey] = 100.0, 100.0
+    # White matter becomes 1; grey matter is made a little darker against it.
+    curve = knots / knots[white] * torch.where(torch.arange(KNOTS) < white, 0.95, 1.0)
+    curves = curve.view(1, -1, 1, 1, 1).expand(histogram.shape)
+    kept = restrained(curves, histogram, EDIT_ERROR)[0, :, 0, 0, 0]
+    assert float(kept[white]) == pytest.approx(1, abs=0.01)
+    assert float(kept[grey] / kept[white]) == pytest.approx(float(knots[grey] / knots[white]), rel=0.005)
+
+
+@given(st.floats(0.01, 100))
+def test_a_gain_is_no_edit(gain: float) -> None:
+    histogram = random_histogram((2, 3, 2), 5)
+    knots = torch.arange(KNOTS) * KNOT_STEP
+    curves = (gain * knots).view(1, -1, 1, 1, 1).expand(histogram.shape)
+    torch.testing.assert_close(restrained(curves, histogram, EDIT_ERROR), curves, rtol=1e-4, atol=1e-7)
 
 
 def test_edits_are_restrained_where_they_are_used_and_not_where_they_are_learned() -> None:
