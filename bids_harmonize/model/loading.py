@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ from bids_harmonize.model.network import CurveNetwork
 from bids_harmonize.model.ood_detector import OODDetector
 
 log = logging.getLogger("bids_harmonize")
+
+# No network errs by more than this: with it, hardly any edit would be left.
+MAX_EDIT_ERROR = 10.0
 
 
 def torch_device(name: str) -> torch.device:
@@ -75,7 +77,7 @@ def load_network(path: Path) -> CurveNetwork:
             raise ValueError("weights that are not finite")
         network = _network(config, weights)
         network.load_state_dict(weights)
-    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise MemoryError from error
         raise BadData(
@@ -100,7 +102,7 @@ def _network(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> CurveN
     widths, context = config["widths"], config["context"]
     # Version 0.1.0 did not write these.
     whole_volume, edit_error = bool(config.get("whole_volume", True)), float(config.get("edit_error", 0))
-    if not 0 <= edit_error < math.inf:
+    if not 0 <= edit_error <= MAX_EDIT_ERROR:
         raise ValueError(f"an edit error of {edit_error}")
     # Every level has weights of its own.
     if not list_of(is_positive)(widths) or not 0 < len(widths) <= len(weights):

@@ -129,10 +129,12 @@ def test_one_is_slower(
     What the first is writing then is not taken for left behind.
     """
     generator, held = random.Random(22), 0
-    for n, moment in enumerate(_spread(generator, 16 if long else 3, undisturbed.touches)):
+    moments = [(moment, " ") for moment in _spread(generator, 16 if long else 3, undisturbed.touches)]
+    # Just before a file gets its name, it is there and hidden; at any other moment there may be none.
+    for n, (moment, what) in enumerate([*moments, (generator.randint(1, len(NAMES)), "os.rename ")]):
         folder = tmp_path / str(n)
         folder.mkdir()
-        fault = warm_processes.AtTouch(moment, folder / "out", signal.SIGSTOP)
+        fault = warm_processes.AtTouch(moment, folder / "out", signal.SIGSTOP, what)
         slower = warm_processes.start(folder, undisturbed.dataset, *ARGUMENTS, fault=fault)
         warm_processes.hold(slower)
         hidden = set(folder.rglob(".tmp-*"))
@@ -148,7 +150,6 @@ def test_one_is_slower(
             _all_done([warm_processes.start(folder, undisturbed.dataset, *ARGUMENTS)])
         assert_whole(folder / "out", undisturbed.output)
         tally["processes that shared an output"] += 2
-    # Otherwise no file was being written at any of the moments.
     assert held > 0
 
 

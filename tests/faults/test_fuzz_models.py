@@ -150,6 +150,9 @@ def test_weight_files(weights: Path, tmp_path: Path, tally: Counter[str], long: 
     @fuzz(tally, long, 400)
     @given(weight_files() | st.binary(max_size=100))
     @example(packed(TENSORS, CONFIG | {"widths": [10**6, 10**6]}))
+    @example(packed(TENSORS, CONFIG | {"edit_error": 1e300}))
+    @example(packed(TENSORS, CONFIG | {"edit_error": 10**400}))
+    @example(packed(TENSORS, CONFIG | {"edit_error": 10.0}))
     @example(packed(TENSORS | {"local.bias": torch.full_like(TENSORS["local.bias"], np.nan)}, CONFIG))
     @example(packed(TENSORS | {"local.bias": torch.full_like(TENSORS["local.bias"], 1e38)}, CONFIG))
     def used_or_refused(content: bytes) -> None:
