@@ -242,7 +242,7 @@ def shown(example: ReferenceExample, signals: Mapping[str, float]) -> Volume:
 
 
 def _case(kind: str, origin: str, volume: Volume, zooms: Sequence[float]) -> Case:
-    return Case(kind=kind, origin=origin, foreign=True, image=Nifti1Image(volume, np.diag([*zooms, 1.0])))
+    return Case(kind=kind, origin=origin, foreign=True, image=_image(volume, zooms))
 
 
 # --- Simulated scans --------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def _scans_of(head: Head, modality: str, rng: np.random.Generator) -> Iterator[C
             kind=kind,
             origin="simulated",
             foreign=kind != "as it is",
-            image=Nifti1Image(volume, np.diag([*head.zooms, 1.0])),
+            image=_image(volume, head.zooms),
         )
 
     for protocol in PROTOCOLS[modality].values():
