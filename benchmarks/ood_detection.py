@@ -30,12 +30,12 @@ from benchmarks.formatting import markdown_table
 from benchmarks.scans import Mask, RealScans, Scan, Volume, box_around, shared_folder
 from benchmarks.simulated import GRIDS, PROTOCOLS, acquire
 from benchmarks.splits import heads
-from bids_harmonize.bids.body_part import shows_brain
 from bids_harmonize.errors import BadData
+from bids_harmonize.imaging.blocks import block_means
+from bids_harmonize.imaging.body_part import shows_brain
 from bids_harmonize.imaging.intensity import intensity_scale
 from bids_harmonize.imaging.masks import head_mask
 from bids_harmonize.imaging.nifti import as_magnitude, open_image, read_voxels
-from bids_harmonize.measures.intensity_profile import block_means
 from bids_harmonize.model.card import ModelCard
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.phantom.dataset import write_phantom
@@ -106,7 +106,7 @@ def _clipped(volume: Volume, zooms: tuple[float, float, float]) -> Stored:
 
 
 def _padded(volume: Volume, zooms: tuple[float, float, float]) -> Stored:
-    return np.pad(volume, [round(PADDING_MM / zoom) for zoom in zooms]), zooms
+    return np.pad(volume, [(round(PADDING_MM / zoom),) * 2 for zoom in zooms]), zooms
 
 
 def _tight(volume: Volume, zooms: tuple[float, float, float]) -> Stored:

@@ -1,25 +1,17 @@
-"""Body parts, by DICOM's terms."""
+"""The body parts that sidecars state."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-# DICOM's terms for body parts that show a brain; a model of the head is meant for all of them.
-HEAD_TERMS = ("HEAD", "BRAIN", "SKULL", "HEADNECK")
+from bids_harmonize.imaging.body_part import HEAD_TERMS, body_part_term
+
 # The key of BIDS comes first: it is what a curator corrects, while dcm2niix copies the other from the header,
 # where many a scanner is left on its default.
 BODY_PART_KEYS = ("BodyPart", "BodyPartExamined")
 
-_SYNONYMS = {"HEADANDNECK": "HEADNECK"}
 _NOT_STATED = frozenset({"", "NA", "NAN", "NONE", "NULL", "UNKNOWN"})
-
-
-def body_part_term(text: str) -> str:
-    """A body part as DICOM spells its terms: capitals without spaces, hyphens or underscores."""
-    term = re.sub(r"[\W_]", "", text).upper()
-    return _SYNONYMS.get(term, term)
 
 
 def body_part_of(metadata: Mapping[str, Any]) -> str | None:
@@ -45,11 +37,6 @@ def body_parts_disagree(metadata: Mapping[str, Any]) -> str | None:
         f"its sidecar says {first} {believed}, but {second} {other}; {first} was believed, "
         "correct it if it is wrong"
     )
-
-
-def shows_brain(body_parts: Iterable[str]) -> bool:
-    """Whether one of the body parts is a term for the head."""
-    return any(body_part_term(part) in HEAD_TERMS for part in body_parts)
 
 
 def _stated(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from bids_harmonize.bids.body_part import HEAD_TERMS
 from bids_harmonize.bids.dataset_files import output_must_survive
 from bids_harmonize.bids.filters import Filters
 from bids_harmonize.bids.output_paths import check_locations, prepare_output
@@ -18,6 +17,7 @@ from bids_harmonize.bids.run import Run
 from bids_harmonize.bids.skipped import FILTERED, Skipped, find_skipped
 from bids_harmonize.errors import NothingSelected, UsageError
 from bids_harmonize.execution.progress import start_logging
+from bids_harmonize.imaging.body_part import HEAD_TERMS
 from bids_harmonize.options import Options
 
 if TYPE_CHECKING:

@@ -12,17 +12,20 @@ from pathlib import Path
 import torch
 from nibabel.nifti1 import Nifti1Image
 
-from bids_harmonize.bids.body_part import body_parts_disagree, shows_brain
+from bids_harmonize.bids.body_part import body_parts_disagree
 from bids_harmonize.bids.contrast_agent import contrast_agent_stated_by
 from bids_harmonize.bids.derivatives import sidecar
 from bids_harmonize.bids.output_paths import sidecar_path, transform_path
 from bids_harmonize.commands.scan_plan import ScanPlan, other_models
 from bids_harmonize.errors import OUT_OF_MEMORY, BadData, HarmonizeError, is_out_of_memory
 from bids_harmonize.files.atomic import write_atomically, write_json
+from bids_harmonize.imaging.body_part import shows_brain
+from bids_harmonize.imaging.brain import Brain, NoBrain
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.imaging.nifti import forms_agree, open_image, save_image
 from bids_harmonize.measures.intensity_profile import describe_intensities
 from bids_harmonize.measures.scan_intensities import ScanIntensities
+from bids_harmonize.model.contrast_detector import NO_BRAIN
 from bids_harmonize.model.harmonizer import Harmonized, Model, pass_through
 from bids_harmonize.model.ood_detector import OODScore
 from bids_harmonize.model.transform import Transform
@@ -91,7 +94,7 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
             provenance,
             harmonized=False,
             warnings=[unlike, *_doubts(plan), *harmonized.remarks],
-            intensities=_intensities(plan, scan, None),
+            intensities=_intensities(plan, scan, harmonized.brain, None),
         )
         result = _write(plan, plan.unharmonized, pass_through(scan), provenance, start)
         return WrittenScan(result=result, before=None, after=scan)
@@ -108,7 +111,7 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
             *harmonized.remarks,
         ],
         edit=harmonized.edit,
-        intensities=_intensities(plan, scan, after),
+        intensities=_intensities(plan, scan, harmonized.brain, after),
     )
     transform = harmonized.transform if plan.options.save_transform else None
     result = _write(plan, plan.output, harmonized.image, provenance, start, transform)
@@ -212,15 +215,17 @@ def _output_scale(model: Model) -> OutputScale:
     return OutputScale(unit=scale.unit, description=scale.description)
 
 
-def _intensities(plan: ScanPlan[Model], before: LoadedScan, after: LoadedScan | None) -> ScanIntensities:
+def _intensities(
+    plan: ScanPlan[Model], before: LoadedScan, brain: Brain | NoBrain, after: LoadedScan | None
+) -> ScanIntensities:
     """What the group level compares sites by."""
     stated = plan.metadata.get("SkullStripped")
     return describe_intensities(
-        before.voxels,
-        None if after is None else after.voxels,
+        before.block_means,
+        None if after is None else after.block_means,
         before.scale,
-        before.zooms,
-        modality=plan.model.card.modality,
+        before.blocks.zooms,
+        brain=brain,
         head=shows_brain(plan.model.card.body_parts),
         stripped=stated if isinstance(stated, bool) else None,
     )
@@ -272,14 +277,27 @@ def _describe_ood(plan: ScanPlan[Model], ood_score: OODScore) -> str:
     """The warning about a scan that the model is not meant for."""
     bundled = " or ".join(other_models(plan.model, plan.metadata))
     return (
-        f"it is unlike what the model {plan.model.name} is meant for: another contrast or body part, or a "
-        f"small part of one (score {ood_score.score:.3f}; up to {ood_score.threshold:.3f} is familiar); "
+        f"it is unlike what the model {plan.model.name} is meant for: {_what_else(ood_score)} "
+        f"(score {ood_score.score:.3f}; up to {ood_score.threshold:.3f} is familiar); "
         f"--model chooses another model{f', such as {bundled}' if bundled else ''}"
     )
+
+
+def _what_else(ood_score: OODScore) -> str:
+    """What a scan may be that is not what the model is meant for."""
+    if ood_score.taken_for in (None, NO_BRAIN):
+        return "another contrast or body part, or a small part of one"
+    return f"it looks like {ood_score.taken_for}, as does the brain of an infant, whose contrast is immature"
 
 
 def _out_of_distribution(ood_score: OODScore | None) -> OutOfDistribution:
     if ood_score is None:
         return OutOfDistribution(checked=False)
     score, threshold = (round(value, 4) for value in (ood_score.score, ood_score.threshold))
-    return OutOfDistribution(checked=True, flagged=ood_score.is_ood, score=score, threshold=threshold)
+    return OutOfDistribution(
+        checked=True,
+        flagged=ood_score.is_ood,
+        score=score,
+        threshold=threshold,
+        taken_for=ood_score.taken_for,
+    )

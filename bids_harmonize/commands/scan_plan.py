@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from bids_harmonize.bids.body_part import body_part_of, body_part_term
+from bids_harmonize.bids.body_part import body_part_of
 from bids_harmonize.bids.derivatives import source_uri
 from bids_harmonize.bids.input_metadata import read_metadata
 from bids_harmonize.bids.output_paths import (
@@ -21,6 +21,7 @@ from bids_harmonize.bids.run import Run
 from bids_harmonize.bids.spatial_reference import with_own_spatial_reference
 from bids_harmonize.errors import BadData
 from bids_harmonize.files.checksum import file_sha256
+from bids_harmonize.imaging.body_part import body_part_term
 from bids_harmonize.model.card import WEIGHTS, ModelInfo, bundled_models, read_card
 from bids_harmonize.options import Options, ScanOptions
 from bids_harmonize.results.provenance import ProvenanceOptions

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bids_harmonize.files.atomic import write_atomically, write_json
+from bids_harmonize.model.contrast_detector import ContrastDetector
 from bids_harmonize.model.loading import torch_device
 from bids_harmonize.model.network import CurveNetwork
 from bids_harmonize.report.training.page import write_training_report
@@ -90,7 +92,6 @@ def run_training(request: TrainRequest, folder: Path, progress: Callable[[str], 
         device=torch_device(request.device),
         progress=progress,
     )
-    progress(f"fitting to {request.effort.ood_scans} drawn scans what is out of distribution")
     weights = weights_content(trained.network)
     card = model_card(
         request,
@@ -100,12 +101,7 @@ def run_training(request: TrainRequest, folder: Path, progress: Callable[[str], 
         simulated_heads=[
             source.head.name for source in material.sources if isinstance(source, SimulatedHead)
         ],
-        ood_detector=fit_ood_detector(
-            [*material.sources, *_as_scanned(request, selection)],
-            request.modality,
-            seed=request.seed,
-            scans=request.effort.ood_scans,
-        ),
+        ood_detector=_ood_detector(request, material, progress),
     )
     return TrainingRun(
         name=request.name,
@@ -119,16 +115,14 @@ def run_training(request: TrainRequest, folder: Path, progress: Callable[[str], 
     )
 
 
-def _as_scanned(request: TrainRequest, selection: ReferenceSelection) -> list[ReferenceExample]:
-    """The group with the echo time that it was scanned with, where it was brought to another one.
-
-    Such scans are what the model is meant for, too.
-    """
-    if request.echo_times is None:
-        return []
-    before, after = request.echo_times
-    scans = [at_echo_time(scan, after, before) for scan in selection.group]
-    return [example for scan in scans for example in reference_examples(scan, request.modality)]
+def _ood_detector(
+    request: TrainRequest, material: _Material, progress: Callable[[str], None]
+) -> Mapping[str, Any]:
+    """What the card says of telling scans that the model is not meant for."""
+    if request.is_head:
+        return ContrastDetector(contrast=request.modality).card()
+    progress(f"fitting to {request.effort.ood_scans} drawn scans what is out of distribution")
+    return fit_ood_detector(material.scans, seed=request.seed, scans=request.effort.ood_scans)
 
 
 def write_training_run(run: TrainingRun, folder: Path) -> Path:

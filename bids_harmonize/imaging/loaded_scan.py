@@ -9,9 +9,10 @@ from typing import Self
 
 from nibabel.nifti1 import Nifti1Image
 
+from bids_harmonize.imaging.blocks import Blocks
 from bids_harmonize.imaging.foreground import Foreground
 from bids_harmonize.imaging.nifti import as_magnitude, open_image, read_voxels, zooms
-from bids_harmonize.imaging.types import Voxels
+from bids_harmonize.imaging.types import Volume, Voxels
 
 
 # Arrays have no truth value, so that scans are equal only to themselves.
@@ -60,6 +61,16 @@ class LoadedScan:
     def scale(self) -> float:
         """The bright value of the tissue."""
         return self.foreground.scale
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """How the grid is divided where the scan is measured."""
+        return Blocks.of(self.voxels.shape, self.zooms)
+
+    @cached_property
+    def block_means(self) -> Volume:
+        """The means of the blocks."""
+        return self.blocks.means(self.voxels)
 
     def stored_voxels(self) -> Voxels:
         """The voxels as the image has them, also those that are not finite or negative."""

@@ -61,7 +61,7 @@ def head_mask(volume: Volume, scale: float | None = None) -> Mask:
         ``(x, y, z)`` bool; empty where nothing is as bright as that.
     """
     bright = intensity_scale(volume) if scale is None else scale
-    return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0.1 * bright)), dtype=bool)
+    return np.asarray(ndimage.binary_fill_holes(largest_piece(volume > 0.1 * bright)), dtype=bool)
 
 
 def is_stripped(volume: Volume) -> bool:
@@ -80,10 +80,10 @@ def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
         Voxel size in mm.
     """
     if is_stripped(volume):
-        return np.asarray(ndimage.binary_fill_holes(_largest(volume > 0)), dtype=bool)
+        return np.asarray(ndimage.binary_fill_holes(largest_piece(volume > 0)), dtype=bool)
     smooth = ndimage.gaussian_filter(volume, [0.8 / zoom for zoom in zooms])
     head = smooth > otsu(smooth[smooth > 0])
-    core = _largest(~within(~head, zooms, OPENING_MM))
+    core = largest_piece(~within(~head, zooms, OPENING_MM))
     mask = np.zeros(volume.shape, dtype=bool)
     # No step reaches farther than this from the core.
     box = _box(core, zooms, 3 * OPENING_MM + 1.0)
@@ -237,7 +237,7 @@ def _opened(mask: Mask, zooms: Sequence[float], width: float) -> Mask:
     opened = np.zeros(mask.shape, dtype=bool)
     # The box holds a rim of voxels outside the mask, which the opening starts from.
     box = _box(mask, zooms, max(zooms))
-    core = _largest(~within(~mask[box], zooms, width))
+    core = largest_piece(~within(~mask[box], zooms, width))
     opened[box] = mask[box] & within(core, zooms, width)
     return opened
 
@@ -254,7 +254,8 @@ def _box(mask: Mask, zooms: Sequence[float], margin: float) -> tuple[slice, ...]
     )
 
 
-def _largest(mask: Mask) -> Mask:
+def largest_piece(mask: Mask) -> Mask:
+    """The largest piece of a mask whose voxels touch by their faces."""
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask

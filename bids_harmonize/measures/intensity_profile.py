@@ -1,7 +1,7 @@
 """The intensities of a scan before and after, in numbers small enough for a sidecar.
 
-The group level compares sites by them alone, without any image. They are measured on means of blocks of about
-2 mm, where masks are as exact as they get; both images have the same masks, found on the one before.
+The group level compares sites by them alone, without any image. They are measured on means of `Blocks`; both
+images have the same masks, found on the one before.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bids_harmonize.errors import BadData
 from bids_harmonize.files.rounding import round_significant
-from bids_harmonize.imaging.masks import BRAIN_MILLILITRES, find_brain, head_mask, is_stripped
-from bids_harmonize.imaging.tissues import tissues
+from bids_harmonize.imaging.brain import Brain, NoBrain
+from bids_harmonize.imaging.masks import BRAIN_MILLILITRES, head_mask, is_stripped
 from bids_harmonize.imaging.types import Mask, Volume
 from bids_harmonize.measures.quantiles import region_quantiles
 from bids_harmonize.measures.scan_intensities import (
@@ -22,8 +21,6 @@ from bids_harmonize.measures.scan_intensities import (
     ScanIntensities,
 )
 from bids_harmonize.measures.types import Array
-
-WORKING_MM = 2.0
 
 # Rounding to this many significant digits changes nothing that is measured on a scan.
 SIGNIFICANT_DIGITS = 4
@@ -35,7 +32,7 @@ def describe_intensities(
     scale: float,
     zooms: Sequence[float],
     *,
-    modality: str,
+    brain: Brain | NoBrain,
     head: bool,
     stripped: bool | None = None,
 ) -> ScanIntensities:
@@ -44,17 +41,17 @@ def describe_intensities(
     Parameters
     ----------
     before
-        The scan, (x, y, z), finite and not negative.
+        The scan in `Blocks`, (x, y, z), finite and not negative.
     after
-        Its harmonized version; None if it was passed through.
+        Its harmonized version, in the same; None if it was passed through.
     scale
         The bright value of the scan (`intensity_scale`), in units of which `before` is described.
     zooms
-        Voxel size in mm.
-    modality
-        ``T1w`` or ``T2w``: in the first, white matter is the brightest tissue.
+        Size of the blocks in mm.
+    brain
+        The brain in them.
     head
-        Whether there should be a brain.
+        Whether the scan is of a head.
     stripped
         Whether nothing but a brain is left of a head; None if that is to be found out.
 
@@ -63,71 +60,34 @@ def describe_intensities(
     ScanIntensities
         Quantile functions and medians, of four digits.
     """
-    steps = [max(1, min(round(WORKING_MM / zoom), n)) for zoom, n in zip(zooms, before.shape, strict=True)]
-    coarse_zooms = [zoom * step for zoom, step in zip(zooms, steps, strict=True)]
-    coarse = block_means(before, steps) / np.float32(scale)
-    coarse_after = None if after is None else block_means(after, steps)
-    inside = head_mask(coarse, scale=1.0)
+    image = before / np.float32(scale)
+    inside = head_mask(image, scale=1.0)
     if stripped is None:
-        stripped = head and is_stripped(coarse) and _fits_in_skull(inside, coarse_zooms)
+        stripped = head and is_stripped(image) and _fits_in_skull(inside, zooms)
     if not inside.any():
         return ScanIntensities(stripped=stripped, no_brain="nothing is brighter than air in blocks of 2 mm")
-    no_brain = brain = None
-    try:
-        brain = _brain(coarse, coarse_zooms, modality=modality, head=head)
-    except BadData as reason:
-        no_brain = str(reason)
     return ScanIntensities(
-        before=_profile(coarse, inside, brain),
-        after=None if coarse_after is None else _profile(coarse_after, inside, brain),
+        before=_profile(image, inside, brain),
+        after=None if after is None else _profile(after, inside, brain),
         stripped=stripped,
-        no_brain=no_brain,
+        no_brain=brain.reason if isinstance(brain, NoBrain) else None,
     )
 
 
-def block_means(volume: Volume, steps: Sequence[int]) -> Volume:
-    """Means over blocks of `steps` voxels along each axis; voxels left over at the ends are left out."""
-    whole = [n // step * step for n, step in zip(volume.shape, steps, strict=True)]
-    shape = [n // step for n, step in zip(whole, steps, strict=True)]
-    # Volumes from NIfTI lie in memory in this order.
-    total = np.zeros(shape, dtype=np.float32, order="F")
-    share = np.float32(np.prod(steps))
-    # Pieces are added up one by one, which spares a second copy of a large volume, and are divided before,
-    # since their sum may be more than float32 holds.
-    for offset in np.ndindex(*steps):
-        piece = tuple(slice(k, n, step) for k, n, step in zip(offset, whole, steps, strict=True))
-        total += volume[piece] / share
-    return np.ascontiguousarray(total)
-
-
-def _profile(
-    volume: Volume, inside: Mask, brain: tuple[Mask, tuple[Mask, Mask, Mask]] | None
-) -> IntensityProfile:
+def _profile(volume: Volume, inside: Mask, brain: Brain | NoBrain) -> IntensityProfile:
     foreground = _quantiles(volume, inside)
-    if brain is None:
+    if isinstance(brain, NoBrain):
         return IntensityProfile(foreground=foreground)
-    whole, masks = brain
+    levels = brain.levels(volume)
+    medians = (levels.white_matter, levels.grey_matter, levels.csf)
     return IntensityProfile(
         foreground=foreground,
-        brain=_quantiles(volume, whole),
+        brain=_quantiles(volume, brain.mask),
         tissues={
-            name: round_significant(float(np.median(volume[mask])), SIGNIFICANT_DIGITS)
-            for name, mask in zip(TISSUES, masks, strict=True)
+            name: round_significant(median, SIGNIFICANT_DIGITS)
+            for name, median in zip(TISSUES, medians, strict=True)
         },
     )
-
-
-def _brain(
-    volume: Volume, zooms: Sequence[float], *, modality: str, head: bool
-) -> tuple[Mask, tuple[Mask, Mask, Mask]]:
-    if not head:
-        raise BadData("brains are looked for in heads only")
-    bright = modality == "T1w"
-    brain = find_brain(volume, zooms, bright=bright)
-    masks = tissues(volume, brain, bright=bright)
-    if not all(mask.any() for mask in masks) or len({np.median(volume[mask]) for mask in masks}) < len(masks):
-        raise BadData("no brain was found (its tissues are all alike)")
-    return brain, masks
 
 
 def _fits_in_skull(inside: Mask, zooms: Sequence[float]) -> bool:

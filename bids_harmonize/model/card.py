@@ -58,7 +58,7 @@ class ModelCard(CardObject):
     started_from
         The model whose weights this one began with; None if they were random.
     ood_detector, reference_intensities
-        The objects that `OODDetector` and `ReferenceIntensities` store.
+        The objects that `ContrastDetector` or `OODDetector`, and `ReferenceIntensities` store.
     """
 
     name: str = json_key("Name", _is_name, required=True)
@@ -79,7 +79,7 @@ class ModelCard(CardObject):
     input_distribution: InputDistribution = json_key("InputDistribution", InputDistribution, required=True)
     simulated_heads: Sequence[str] | None = json_note("SimulatedHeads", list_of(is_text))
     started_from: StartingModel | None = json_note("StartedFrom", StartingModel, if_empty=None)
-    # A damaged detector must not pass for none: whatever is there is left to `OODDetector` to refuse.
+    # A damaged detector must not pass for none: whatever is there is left to the detectors to refuse.
     ood_detector: Mapping[str, Any] | None = json_note("Recognizer", lambda value: value is not None)
     reference_intensities: Mapping[str, Any] | None = json_note("ReferenceIntensities", is_object)
     sha256: str = json_key("SHA256", _is_name, required=True)

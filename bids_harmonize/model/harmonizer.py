@@ -14,19 +14,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import nibabel as nib
 import numpy as np
 import torch
 from nibabel.nifti1 import Nifti1Image
 from torch import Tensor
 
+from bids_harmonize.brain.search import find_brain
 from bids_harmonize.errors import BadData, is_out_of_memory
+from bids_harmonize.imaging.body_part import shows_brain
+from bids_harmonize.imaging.brain import Brain, NoBrain
 from bids_harmonize.imaging.foreground import Box
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.imaging.nifti import with_voxels
+from bids_harmonize.imaging.orientation import ras_axes
 from bids_harmonize.imaging.types import Voxels
 from bids_harmonize.model.bilateral_grid import CHUNK_VOXELS, Cells, splat
 from bids_harmonize.model.card import ModelInfo, find_model
+from bids_harmonize.model.contrast_detector import ContrastDetector
 from bids_harmonize.model.edit_summary import Edit, distribution_distance, summarize_edit
 from bids_harmonize.model.loading import (
     check_features,
@@ -52,6 +56,8 @@ class Harmonized:
 
     Attributes
     ----------
+    brain
+        Where the brain lies in the scan's blocks (`LoadedScan.block_means`), if the model is meant for heads.
     edit
         What harmonization did to the image, in numbers.
     ood_score
@@ -64,6 +70,7 @@ class Harmonized:
 
     image: Nifti1Image
     transform: Transform
+    brain: Brain | NoBrain
     edit: Edit
     ood_score: OODScore | None
     device: torch.device
@@ -99,7 +106,7 @@ class Model(ModelInfo):
 
     network: CurveNetwork
     device: torch.device
-    ood_detector: OODDetector | None = None
+    ood_detector: OODDetector | ContrastDetector | None = None
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto") -> Self:
@@ -174,7 +181,7 @@ class Model(ModelInfo):
             yield on_cpu, CHUNK_VOXELS, (f"{short}; it was harmonized on the CPU",)
 
     def _harmonize(self, scan: LoadedScan, chunk_voxels: int, remarks: tuple[str, ...]) -> Harmonized:
-        histogram = self._histogram(scan)
+        histogram, brain = self._histogram(scan), self._brain(scan)
         transform = self._transform(histogram, scan)
         output = transform.apply_to_voxels(scan.voxels, chunk_voxels)
         features = global_features(histogram[None])[0].cpu().numpy()
@@ -188,8 +195,9 @@ class Model(ModelInfo):
         return Harmonized(
             image=with_voxels(scan.image, output),
             transform=transform,
+            brain=brain,
             edit=edit,
-            ood_score=self._score_ood(histogram),
+            ood_score=self._score_ood(scan, histogram, brain),
             device=self.device,
             remarks=remarks,
         )
@@ -202,16 +210,29 @@ class Model(ModelInfo):
         BadData
             The image cannot be read or holds nothing that could be harmonized.
         """
-        return self._score_ood(self._histogram(LoadedScan.of_image(image)))
+        scan = LoadedScan.of_image(image)
+        return self._score_ood(scan, self._histogram(scan), self._brain(scan))
 
-    def _score_ood(self, histogram: Tensor) -> OODScore | None:
-        return None if self.ood_detector is None else self.ood_detector.score_ood(histogram)
+    def _score_ood(self, scan: LoadedScan, histogram: Tensor, brain: Brain | NoBrain) -> OODScore | None:
+        match self.ood_detector:
+            case None:
+                return None
+            case ContrastDetector():
+                found = brain if isinstance(brain, NoBrain) else brain.levels(scan.block_means)
+                return self.ood_detector.score_ood(found)
+            case OODDetector():
+                return self.ood_detector.score_ood(histogram)
+
+    def _brain(self, scan: LoadedScan) -> Brain | NoBrain:
+        if not shows_brain(self.card.body_parts):
+            return NoBrain(reason="brains are looked for in heads only")
+        return find_brain(scan.block_means, scan.blocks.zooms, scan.image.affine)
 
     def _histogram(self, scan: LoadedScan) -> Tensor:
         """Counts, with the cells in the orientation of the training scans (RAS)."""
         cells = Cells.of_box(self._box(scan), scan.voxels.shape, scan.zooms)
         histogram = splat(torch.from_numpy(scan.voxels), cells, self.device, unit=scan.scale)
-        order, flips = _to_ras(scan.image.affine)
+        order, flips = ras_axes(scan.image.affine)
         return histogram.permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in flips])
 
     def _box(self, scan: LoadedScan) -> Box:
@@ -239,7 +260,7 @@ class Model(ModelInfo):
     @staticmethod
     def _as_it_lies(cells: Tensor, scan: LoadedScan) -> Tensor:
         """Turn ``(channels, right, anterior, superior)`` to the axes of the image."""
-        order, flips = _to_ras(scan.image.affine)
+        order, flips = ras_axes(scan.image.affine)
         turned = cells.flip([axis + 1 for axis in flips])
         return turned.permute(0, *(order.index(axis) + 1 for axis in range(3)))
 
@@ -261,11 +282,3 @@ def pass_through(scan: LoadedScan) -> Nifti1Image:
     for name in ("cal_min", "cal_max"):
         copy.header[name] = scan.image.header[name]
     return copy
-
-
-def _to_ras(affine: np.ndarray) -> tuple[list[int], list[int]]:
-    """Array axes in the order right, anterior, superior, and those of the new axes that must be flipped."""
-    orientation = nib.orientations.io_orientation(affine)
-    order = [int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in range(3)]
-    flips = [axis for axis in range(3) if orientation[order[axis], 1] < 0]
-    return order, flips

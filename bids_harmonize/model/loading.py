@@ -17,6 +17,7 @@ from bids_harmonize.errors import BadData, UsageError, is_out_of_memory
 from bids_harmonize.files.schema import is_positive, list_of
 from bids_harmonize.model.bilateral_grid import KNOTS
 from bids_harmonize.model.card import ModelCard
+from bids_harmonize.model.contrast_detector import TISSUE_ORDER, ContrastDetector
 from bids_harmonize.model.network import CurveNetwork
 from bids_harmonize.model.ood_detector import OODDetector
 
@@ -118,12 +119,13 @@ def _network(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> CurveN
     )
 
 
-def load_ood_detector(card: ModelCard, path: Path) -> OODDetector | None:
+def load_ood_detector(card: ModelCard, path: Path) -> OODDetector | ContrastDetector | None:
     """The detector that a card holds; None if the card has none, as cards of older models."""
     if card.ood_detector is None:
         return None
     try:
-        return OODDetector.of_card(card.ood_detector)
+        detector = ContrastDetector if TISSUE_ORDER in card.ood_detector else OODDetector
+        return detector.of_card(card.ood_detector)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise BadData(
             f"the model card of {path} holds a damaged out-of-distribution detector "

@@ -34,10 +34,17 @@ MAX_DEVIATION = 8.0
 
 @dataclass(frozen=True, kw_only=True)
 class OODScore:
-    """A score from 0 (in distribution) to 1 (out of distribution), and the threshold between both."""
+    """A score from 0 (in distribution) to 1 (out of distribution), and the threshold between both.
+
+    Attributes
+    ----------
+    taken_for
+        The contrast that the scan shows, or what else it was taken for; None if the detector cannot tell.
+    """
 
     score: float
     threshold: float
+    taken_for: str | None = None
 
     @property
     def is_ood(self) -> bool:

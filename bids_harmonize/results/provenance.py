@@ -43,12 +43,23 @@ class OutputScale(JsonFields):
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfDistribution(JsonFields):
-    """Whether the scan was found to be one that the model is not meant for (`model.ood_detector`)."""
+    """Whether the scan was found to be one that the model is not meant for.
+
+    Attributes
+    ----------
+    checked, flagged
+        Whether the model can tell, and what it told.
+    score, threshold
+        From 0 (familiar) to 1, and above what a scan is flagged.
+    taken_for
+        The contrast that the scan shows, or "no brain", where the model can tell that.
+    """
 
     checked: bool | None = json_key("Checked", is_flag)
     flagged: bool | None = json_key("Flagged", is_flag)
     score: float | None = json_key("Score", is_float32)
     threshold: float | None = json_key("Threshold", is_float32)
+    taken_for: str | None = json_key("TakenFor", is_text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import nibabel as nib
 
-from bids_harmonize.bids.body_part import HEAD_TERMS, body_part_of, shows_brain
+from bids_harmonize.bids.body_part import body_part_of
 from bids_harmonize.bids.input_metadata import read_metadata
 from bids_harmonize.bids.run import Run
 from bids_harmonize.errors import BadData, NoInput
+from bids_harmonize.imaging.body_part import HEAD_TERMS, shows_brain
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.imaging.nifti import open_image, zooms
 from bids_harmonize.simulation.label_heads import Head

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from bids_harmonize.bids.body_part import HEAD_TERMS
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.files.json_object import read_object
+from bids_harmonize.imaging.body_part import HEAD_TERMS
 from bids_harmonize.measures.histogram import ReferenceIntensities
 from bids_harmonize.model.card import ModelCard
 from bids_harmonize.model.card_entries import OutputScale, TrainingData, describe_alterations
@@ -48,7 +48,7 @@ def model_card(
     simulated_heads
         Names of the label maps that acquisitions were simulated from.
     ood_detector
-        The fitted detector, as `fit_ood_detector` returns it.
+        What tells scans that the model is not meant for, as detectors store it.
     """
     head = request.is_head
     bright = "white matter" if head else "the tissue in the middle of the field of view"

@@ -23,7 +23,7 @@ from bids_harmonize.training.ood_scans import (
     sample_in_distribution,
     sample_ood,
 )
-from bids_harmonize.training.sources import Source
+from bids_harmonize.training.sources import ReferenceExample
 
 FOLDS, HIDDEN, STEPS_OF_FIT, LEARNING_RATE, DECAY = 4, 32, 300, 3e-3, 0.3
 # How often a scan is used, each time as of another person.
@@ -35,18 +35,16 @@ NOISE = 0.6
 FALSE_ALARM_RATE = 0.04
 
 
-def fit_ood_detector(sources: Sequence[Source], modality: str, *, seed: int, scans: int) -> dict[str, Any]:
+def fit_ood_detector(sources: Sequence[ReferenceExample], *, seed: int, scans: int) -> dict[str, Any]:
     """Fit a detector to scans in and out of distribution; each takes a quarter of a second of a core to draw.
 
-    Every scan that is drawn is used `PEOPLE` times, with heads of other sizes and stored in other ways, which
-    costs little.
+    Every scan that is drawn is used `PEOPLE` times, as of people of other sizes and stored in other ways,
+    which costs little.
 
     Parameters
     ----------
     sources
-        What the model was trained on.
-    modality
-        T1w or T2w.
+        The reference group of a model for another body part than the head.
     scans
         How many to draw, half of them in distribution.
 
@@ -60,7 +58,7 @@ def fit_ood_detector(sources: Sequence[Source], modality: str, *, seed: int, sca
     def draw(index: int) -> tuple[str, Tensor]:
         sample = sample_in_distribution if index < scans // 2 else sample_ood
         rng = np.random.default_rng([seed, index])
-        scan = sample(sources, modality, rng)
+        scan = sample(sources, rng)
         return scan.kind, torch.stack([_features(of_another_person(scan, rng)) for _ in range(PEOPLE)])
 
     # NumPy and SciPy let other threads go on while they compute. Every scan has random numbers of its own.

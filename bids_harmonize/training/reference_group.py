@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_harmonize.bids.body_part import shows_brain
 from bids_harmonize.errors import BadData
+from bids_harmonize.imaging.body_part import shows_brain
 from bids_harmonize.imaging.masks import brain_mask, check_brain, middle_tissue, tissue_mask
 from bids_harmonize.imaging.tissues import white_and_grey
 from bids_harmonize.imaging.types import Mask, Volume

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_harmonize.bids.body_part import HEAD_TERMS, shows_brain
 from bids_harmonize.bids.run import Run
+from bids_harmonize.imaging.body_part import HEAD_TERMS, shows_brain
 from bids_harmonize.imaging.types import Mask, Volume
 from bids_harmonize.measures.agreement import agreement_db
 from bids_harmonize.model.card import ModelCard

@@ -1,21 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bids_harmonize.bids.body_part import (
-    BODY_PART_KEYS,
-    HEAD_TERMS,
-    body_part_field,
-    body_part_of,
-    body_part_term,
-    body_parts_disagree,
-    shows_brain,
-)
-
-# Terms of DICOM (PS3.16, annex L).
-TERMS = (*HEAD_TERMS, "NECK", "PROSTATE", "PELVIS", "KNEE", "CSPINE", "ABDOMENPELVIS")
+from bids_harmonize.bids.body_part import BODY_PART_KEYS, body_part_field, body_part_of, body_parts_disagree
 
 
 @pytest.mark.parametrize("key", BODY_PART_KEYS)
@@ -45,15 +32,6 @@ def test_a_sidecar_without_body_part() -> None:
     assert body_part_of({}) is body_part_field({}) is None
 
 
-@given(st.sampled_from(TERMS), st.data())
-def test_case_and_separators_do_not_matter(term: str, data: st.DataObject) -> None:
-    between = st.sampled_from(["", " ", "_", "-", " - "])
-    spelled = "".join(
-        data.draw(between) + data.draw(st.sampled_from([letter, letter.lower()])) for letter in term
-    )
-    assert body_part_term(spelled) == term
-
-
 @pytest.mark.parametrize("nothing", ["", " ", "unknown", None, 3])
 def test_the_other_key_counts_where_one_states_nothing(nothing: object) -> None:
     for key, other in (BODY_PART_KEYS, BODY_PART_KEYS[::-1]):
@@ -72,11 +50,3 @@ def test_the_key_of_bids_is_believed_and_disagreement_is_told() -> None:
 @pytest.mark.parametrize("parts", [("HEAD", "Brain"), ("Skull", "head neck"), ("PROSTATE", "prostate")])
 def test_two_words_for_one_thing_do_not_disagree(parts: tuple[str, str]) -> None:
     assert body_parts_disagree(dict(zip(BODY_PART_KEYS, parts, strict=True))) is None
-
-
-def test_terms_for_the_head() -> None:
-    assert shows_brain(["KNEE", "Brain"])
-    assert shows_brain(["Head Neck"])
-    assert not shows_brain(["KNEE"])
-    assert not shows_brain(["NECK"])
-    assert not shows_brain([])

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from bids_harmonize.brain.search import find_brain
+from bids_harmonize.imaging.brain import Brain, NoBrain
 from bids_harmonize.imaging.intensity import intensity_scale
-from bids_harmonize.measures.intensity_profile import block_means, describe_intensities
+from bids_harmonize.measures.intensity_profile import describe_intensities
 from bids_harmonize.measures.quantiles import QUANTILES
 from bids_harmonize.measures.scan_intensities import TISSUES, IntensityProfile, ScanIntensities
 from bids_harmonize.phantom.anatomy import PHANTOM_LABELS, Head
@@ -22,11 +24,18 @@ from bids_harmonize.phantom.scanner import Receiver, render
 from tests.helpers.toy_heads import HEAD_GRID, T2_SPIN_ECHO
 
 few = settings(max_examples=20)
-HEAD = {"modality": "T1w", "head": True}
+NOT_LOOKED_FOR = NoBrain(reason="brains are looked for in heads only")
 
 
-def described(volume: NDArray[np.float32], after: NDArray[np.float32] | None, **changes) -> ScanIntensities:
-    return describe_intensities(volume, after, intensity_scale(volume), HEAD_GRID.zooms, **HEAD | changes)
+def described(
+    volume: NDArray[np.float32],
+    after: NDArray[np.float32] | None,
+    brain: Brain | NoBrain = NOT_LOOKED_FOR,
+    *,
+    head: bool = True,
+) -> ScanIntensities:
+    scale = intensity_scale(volume)
+    return describe_intensities(volume, after, scale, HEAD_GRID.zooms, brain=brain, head=head)
 
 
 def profiles(found: ScanIntensities) -> tuple[IntensityProfile, IntensityProfile]:
@@ -39,8 +48,19 @@ def t2w(head: Head) -> NDArray[np.float32]:
     return render(head, T2_SPIN_ECHO, HEAD_GRID, Receiver(gain=700, snr=40, shading=0.1), seed=(2,))
 
 
-def test_the_phantom_has_a_brain_with_its_tissues(head: Head, t2w: NDArray[np.float32]) -> None:
-    found = described(t2w, 3 * t2w, modality="T2w")
+@pytest.fixture(scope="module")
+def brain(head: Head) -> Brain:
+    labels = head.labels_on(HEAD_GRID)
+    csf, grey, white = (
+        labels == PHANTOM_LABELS.index(name) for name in ("csf", "grey matter", "white matter")
+    )
+    return Brain(
+        mask=csf | grey | white, csf=csf, grey_matter=grey, white_matter=white, zooms=HEAD_GRID.zooms
+    )
+
+
+def test_a_brain_has_its_tissues(head: Head, t2w: NDArray[np.float32], brain: Brain) -> None:
+    found = described(t2w, 3 * t2w, brain)
     assert not found.stripped and found.no_brain is None
     assert found.after is not None and found.after.brain is not None
     labels = head.labels_on(HEAD_GRID)
@@ -53,10 +73,10 @@ def test_the_phantom_has_a_brain_with_its_tissues(head: Head, t2w: NDArray[np.fl
         assert np.all(np.diff(curve) >= 0)
 
 
-def test_json_keeps_all(head_volume: NDArray[np.float32], t2w: NDArray[np.float32]) -> None:
+def test_json_keeps_all(head_volume: NDArray[np.float32], t2w: NDArray[np.float32], brain: Brain) -> None:
     for found in (
-        described(t2w, 3 * t2w, modality="T2w"),
-        described(t2w, None, modality="T2w"),
+        described(t2w, 3 * t2w, brain),
+        described(t2w, None, brain),
         described(head_volume, head_volume, head=False),
     ):
         content = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -78,8 +98,8 @@ def test_before_has_no_unit_and_after_its_own(
     assert scaled[1].foreground == pytest.approx(plain[1].foreground * after, rel=2e-3)
 
 
-def test_what_was_passed_through_has_no_after(t2w: NDArray[np.float32]) -> None:
-    found = described(t2w, None, modality="T2w")
+def test_what_was_passed_through_has_no_after(t2w: NDArray[np.float32], brain: Brain) -> None:
+    found = described(t2w, None, brain)
     assert found.after is None
     assert found.before is not None and found.before.brain is not None
     assert set(found.before.tissues) == set(TISSUES)
@@ -92,22 +112,13 @@ def test_no_brain_is_looked_for_elsewhere(head_volume: NDArray[np.float32]) -> N
     assert (found.after.brain, found.after.tissues, found.stripped) == (None, {}, False)
 
 
-def test_a_brain_of_one_intensity_has_no_tissues(head: Head, head_volume: NDArray[np.float32]) -> None:
-    names = ("white matter", "grey matter", "deep grey matter", "csf")
-    brain = np.isin(head.labels_on(HEAD_GRID), [PHANTOM_LABELS.index(name) for name in names])
-    flat = np.where(brain, np.float32(500), 0).astype(np.float32)
-    found = described(flat, flat)
-    assert found.no_brain == "no brain was found (its tissues are all alike)"
-    assert found.before is not None and found.before.brain is None
-
-
 def test_a_brain_alone_is_told_from_a_head(head: Head, head_volume: NDArray[np.float32]) -> None:
     stripped = head_volume * np.isin(
         head.labels_on(HEAD_GRID),
         [PHANTOM_LABELS.index(name) for name in ("white matter", "grey matter", "deep grey matter", "csf")],
     )
-    found = described(stripped.astype(np.float32), None)
-    assert found.stripped and found.before is not None and found.before.brain is not None
+    assert described(stripped.astype(np.float32), None).stripped
+    assert not described(head_volume, None).stripped
 
 
 @settings(max_examples=60)
@@ -123,17 +134,11 @@ def test_a_brain_alone_is_told_from_a_head(head: Head, head_volume: NDArray[np.f
 def test_no_scan_is_too_odd(volume: NDArray[np.float32], zooms: tuple[float, float, float]) -> None:
     if not volume.any():
         volume.flat[0] = 1
-    found = describe_intensities(volume, volume, intensity_scale(volume), zooms, **HEAD)
+    brain = find_brain(volume, zooms, np.eye(4))
+    found = describe_intensities(volume, volume, intensity_scale(volume), zooms, brain=brain, head=True)
     content = found.to_json()
     json.dumps(content, allow_nan=False)
     assert ("NoBrain" in content) == (content["Brain"] is None)
-
-
-def test_block_means_by_hand() -> None:
-    volume = np.arange(30, dtype=np.float32).reshape(2, 3, 5)
-    # The third of y and the fifth of z are left out.
-    assert block_means(volume, (2, 2, 2)).tolist() == [[[10.5, 12.5]]]
-    assert block_means(volume, (1, 1, 1)).tolist() == volume.tolist()
 
 
 @pytest.mark.parametrize("levels", [{}, {"Levels": {"Count": 3}}])

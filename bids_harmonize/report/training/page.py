@@ -9,8 +9,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from bids_harmonize.bids.body_part import shows_brain
 from bids_harmonize.files.atomic import write_text
+from bids_harmonize.imaging.body_part import shows_brain
 from bids_harmonize.model.card_entries import StartingModel, TrainingData
 from bids_harmonize.report.components.numbers import NONE, duration, join_values, whole_percent
 from bids_harmonize.report.components.page import render_page

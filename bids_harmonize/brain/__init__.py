@@ -1,0 +1,1 @@
+"""Finding the brain of a head scan, whatever its contrast, by an atlas."""

@@ -1,0 +1,154 @@
+"""The brain of a scan: where it is, and what its tissues look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_harmonize.imaging.types import Mask, Volume
+
+# What the receive field is modelled by, and how far it may be from 1: powers of the place up to the second.
+FIELD_ORDER = 2
+MAX_LOG_FIELD = 0.8
+# So little are large coefficients held down that only those that the data leave open are.
+RIDGE = 1e-3
+FIELD_UNIT_MM = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TissueLevels:
+    """Medians of a brain's tissues, a smooth receive field removed."""
+
+    csf: float
+    grey_matter: float
+    white_matter: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Brain:
+    """Where a brain and its tissues lie on the grid of a volume.
+
+    Attributes
+    ----------
+    mask
+        ``(x, y, z)``; the fluid around the brain is part of it.
+    csf, grey_matter, white_matter
+        Voxels that belong to a tissue beyond doubt; none of the masks is empty.
+    zooms
+        Voxel size in mm.
+    """
+
+    mask: Mask
+    csf: Mask
+    grey_matter: Mask
+    white_matter: Mask
+    zooms: tuple[float, float, float]
+
+    def levels(self, volume: Volume) -> TissueLevels:
+        """What tissues look like in a volume on the same grid, of any unit, not negative.
+
+        A receive field would mix their order up, since cortex lies at the edge of a brain and white matter in
+        its middle: it is found where the two tissues are, and taken out.
+        """
+        matter = [self.grey_matter & (volume > 0), self.white_matter & (volume > 0)]
+        places = [np.argwhere(mask) * self.zooms for mask in matter]
+        logs = [np.log(volume[mask]) for mask in matter]
+        if not all(values.size for values in logs):
+            return TissueLevels(**{name: _median(volume[mask]) for name, mask in self._tissues().items()})
+        field = ReceiveField.fit(places, logs)
+        return TissueLevels(
+            **{
+                name: _median(volume[mask] / np.exp(field.at(np.argwhere(mask) * self.zooms)))
+                for name, mask in self._tissues().items()
+            }
+        )
+
+    def in_whole(self, part: tuple[slice, ...], shape: Sequence[int]) -> Brain:
+        """The brain of a part of a volume, on the grid of the whole."""
+
+        def whole(mask: Mask) -> Mask:
+            full = np.zeros(shape, dtype=bool)
+            full[part] = mask
+            return full
+
+        return self.on_grid(whole, self.zooms)
+
+    def on_grid(self, turn: Callable[[Mask], Mask], zooms: tuple[float, float, float]) -> Brain:
+        """The brain on another grid, given what becomes of a mask there."""
+        return Brain(
+            mask=np.ascontiguousarray(turn(self.mask)),
+            zooms=zooms,
+            **{name: np.ascontiguousarray(turn(mask)) for name, mask in self._tissues().items()},
+        )
+
+    def _tissues(self) -> dict[str, Mask]:
+        return {"csf": self.csf, "grey_matter": self.grey_matter, "white_matter": self.white_matter}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoBrain:
+    """No brain was found, and why; the reason is a sentence without capital and full stop."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReceiveField:
+    """The logarithm of a smooth field, a polynomial of the place, 0 on average where it was fitted.
+
+    Attributes
+    ----------
+    centre
+        Place from which others are measured, mm.
+    coefficients
+        Of the powers of the place, in `FIELD_UNIT_MM`.
+    """
+
+    centre: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+
+    POWERS: ClassVar[Sequence[tuple[int, ...]]] = [
+        axes for order in range(1, FIELD_ORDER + 1) for axes in combinations_with_replacement(range(3), order)
+    ]
+
+    @classmethod
+    def fit(
+        cls, places: Sequence[NDArray[np.floating]], logs: Sequence[NDArray[np.floating]]
+    ) -> ReceiveField:
+        """The field under which the values of every tissue differ least from one another.
+
+        Parameters
+        ----------
+        places
+            ``(n, 3)`` in mm, for every tissue.
+        logs
+            Logarithms of the intensities at those places.
+        """
+        centre = np.concatenate(places).mean(axis=0)
+        powers = [cls._powers(where - centre) for where in places]
+        middle = np.concatenate(powers).mean(axis=0)
+        # Within a tissue only differences count, so that its own level is no part of the field.
+        rows = np.concatenate([columns - columns.mean(axis=0) for columns in powers])
+        wanted = np.concatenate([values - values.mean() for values in logs])
+        held = RIDGE * len(rows) * np.eye(rows.shape[1])
+        coefficients = np.linalg.solve(rows.T @ rows + held, rows.T @ wanted)
+        return cls(centre=centre, coefficients=np.append(coefficients, -middle @ coefficients))
+
+    def at(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The logarithm of the field at places ``(n, 3)``, mm."""
+        log = self._powers(places - self.centre) @ self.coefficients[:-1] + self.coefficients[-1]
+        return np.clip(log, -MAX_LOG_FIELD, MAX_LOG_FIELD)
+
+    @classmethod
+    def _powers(cls, offsets: NDArray[np.floating]) -> NDArray[np.float64]:
+        units = offsets.T / FIELD_UNIT_MM
+        return np.stack([np.prod([units[axis] for axis in axes], axis=0) for axes in cls.POWERS]).T
+
+
+def _median(values: NDArray[np.floating]) -> float:
+    return float(np.median(values))

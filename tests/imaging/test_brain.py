@@ -1,0 +1,76 @@
+"""Levels of a brain's tissues: what a receive field must not change, and what it is fitted to."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bids_harmonize.imaging.brain import Brain, ReceiveField
+
+ZOOMS = (2.0, 3.0, 4.0)
+SHAPE = (30, 20, 16)
+
+
+@pytest.fixture(scope="module")
+def brain() -> Brain:
+    """Fluid in the middle, white matter around it, cortex at the edge."""
+    axes = [(np.arange(n) - (n - 1) / 2) * zoom for n, zoom in zip(SHAPE, ZOOMS, strict=True)]
+    radius = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
+    return Brain(
+        mask=radius < 28,
+        csf=radius < 8,
+        white_matter=(radius >= 8) & (radius < 20),
+        grey_matter=(radius >= 20) & (radius < 28),
+        zooms=ZOOMS,
+    )
+
+
+def shown(brain: Brain, csf: float, grey: float, white: float) -> NDArray[np.float32]:
+    volume = np.select([brain.csf, brain.grey_matter, brain.white_matter], [csf, grey, white], 50.0)
+    return volume.astype(np.float32)
+
+
+def test_levels_without_a_field_are_the_medians(brain: Brain) -> None:
+    assert astuple(brain.levels(shown(brain, 300, 700, 1000))) == pytest.approx((300, 700, 1000), rel=1e-3)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(-0.4, 0.4), min_size=9, max_size=9), st.floats(0.01, 1e4))
+def test_a_smooth_field_and_a_gain_keep_ratios(brain: Brain, coefficients: list[float], gain: float) -> None:
+    places = np.argwhere(np.ones(SHAPE, dtype=bool)) * ZOOMS
+    field = ReceiveField(centre=places.mean(axis=0), coefficients=np.array([*coefficients, 0.0]))
+    # Where it would be cut off it is no polynomial any more.
+    log = field.at(places).reshape(SHAPE)
+    plain = shown(brain, 300, 700, 1000)
+    levels = brain.levels((plain * gain * np.exp(log)).astype(np.float32))
+    assert levels.grey_matter / levels.white_matter == pytest.approx(0.7, rel=0.02)
+    assert levels.csf / levels.white_matter == pytest.approx(0.3, rel=0.06)
+
+
+def test_an_image_without_matter_has_levels_all_the_same(brain: Brain) -> None:
+    assert astuple(brain.levels(shown(brain, 300, 0, 0))) == (300, 0, 0)
+
+
+def test_the_field_is_1_on_average_where_it_was_fitted() -> None:
+    rng = np.random.default_rng(0)
+    places = [rng.uniform(0, 100, (200, 3)) for _ in range(2)]
+    logs = [where[:, 0] / 200 + level for where, level in zip(places, (1.0, 5.0), strict=True)]
+    field = ReceiveField.fit(places, logs)
+    everywhere = np.concatenate(places)
+    assert field.at(everywhere).mean() == pytest.approx(0, abs=1e-6)
+    assert np.corrcoef(field.at(everywhere), everywhere[:, 0])[0, 1] > 0.999
+
+
+def test_a_brain_of_a_part_lies_in_the_whole(brain: Brain) -> None:
+    shape = (40, 30, 26)
+    part = (slice(5, 35), slice(6, 26), slice(2, 18))
+    whole = brain.in_whole(part, shape)
+    for mask, other in zip((whole.mask, whole.csf), (brain.mask, brain.csf), strict=True):
+        assert mask.shape == shape
+        assert mask.sum() == other.sum()
+        np.testing.assert_array_equal(mask[part], other)
