@@ -13,8 +13,8 @@ from bids_harmonize.model.ood_detector import OODScore
 # The contrasts that are told by the order of tissues.
 CONTRASTS = ("T1w", "T2w")
 NO_BRAIN = "no brain"
-# Grey over white matter, and fluid over grey matter: up to these in T1w scans, from these on in T2w scans. Of
-# scans to choose by, familiar T1w scans have at most 0.87 and 0.68, familiar T2w scans at least TODO.
+# Grey over white matter, and fluid over grey matter: up to these in T1w scans, from these on in T2w scans.
+# Of scans to choose by, familiar T1w scans have at most 0.87 and 0.68, T2w scans at least 1.14 and 1.24.
 T1W_MATTER, T1W_FLUID = 0.93, 0.8
 T2W_MATTER, T2W_FLUID = 1.0, 1.2
 # How much of a change in these ratios (a logarithm) turns a score around.

@@ -31,11 +31,12 @@ def described(
     volume: NDArray[np.float32],
     after: NDArray[np.float32] | None,
     brain: Brain | NoBrain = NOT_LOOKED_FOR,
-    *,
-    head: bool = True,
+    **changes,
 ) -> ScanIntensities:
     scale = intensity_scale(volume)
-    return describe_intensities(volume, after, scale, HEAD_GRID.zooms, brain=brain, head=head)
+    return describe_intensities(
+        volume, after, scale, HEAD_GRID.zooms, **{"brain": brain, "head": True} | changes
+    )
 
 
 def profiles(found: ScanIntensities) -> tuple[IntensityProfile, IntensityProfile]:
