@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.splits import HELD_OUT, PROSTATE_HELD_OUT
-from bids_harmonize.imaging.masks import automatic_brain_mask, head_mask, middle_tissue, tissue_mask
+from bids_harmonize.brain.search import find_brain
+from bids_harmonize.imaging.brain import NoBrain
+from bids_harmonize.imaging.masks import head_mask, middle_tissue, tissue_mask
 from bids_harmonize.imaging.nifti import as_magnitude, open_image, read_voxels
 
 Volume = NDArray[np.float32]
@@ -83,7 +85,7 @@ def read_scan(path: Path, site: str, *, native: bool = False) -> Scan:
     steps = [max(1, int(AVERAGED_MM / zoom + 0.01)) for zoom in sizes]
     coarse = averaged(volume, steps)
     coarse_sizes = [zoom * step for zoom, step in zip(sizes, steps, strict=True)]
-    head, brain = head_mask(coarse), automatic_brain_mask(coarse, coarse_sizes)
+    head, brain = head_mask(coarse), _brain_mask(coarse, coarse_sizes, affine)
     if native:
         head, brain = (_enlarged(mask, steps, volume.shape) for mask in (head, brain))
     else:
@@ -102,6 +104,12 @@ def read_scan(path: Path, site: str, *, native: bool = False) -> Scan:
         head=head[box],
         brain=brain[box],
     )
+
+
+def _brain_mask(volume: Volume, sizes: Sequence[float], affine: NDArray[np.float64]) -> Mask:
+    """The brain; empty where none is found."""
+    brain = find_brain(volume, (sizes[0], sizes[1], sizes[2]), affine)
+    return np.zeros(volume.shape, dtype=bool) if isinstance(brain, NoBrain) else brain.mask
 
 
 def read_prostate(path: Path) -> Scan:

@@ -24,15 +24,6 @@ from bids_harmonize.imaging.types import Mask, Volume
 OPENING_MM = 5.0
 # Volumes of brains with what a mask leaves in or out; a larger mask holds scalp, a smaller one is a piece.
 BRAIN_MILLILITRES = (600, 2200)
-# A brain is about as deep as a ball of its volume; what was taken for one among scalp and neck muscles is
-# not. Depths of the masks of 22 real brains are 0.54 to 0.77 times that ball's radius, those of muscles 0.29
-# to 0.5 times.
-MIN_BRAIN_DEPTH = 0.52
-# A mask larger than this holds neck or scalp; wider openings are then tried one after the other.
-MAX_BRAIN_ML = 1800
-WIDER_OPENINGS_MM = (8.0, 11.0, 14.0, 17.0)
-# Where fat is dimmed, tissue is cut off at this share of its median: below grey matter, above air.
-DIMMED_CAP = np.float32(0.6)
 # Air around a whole head is noise, seldom 0; around a skull-stripped brain it is 0 everywhere. A scan with a
 # larger share of zeros is taken for skull-stripped.
 MAX_ZERO_SHARE = 0.6
@@ -93,16 +84,6 @@ def brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
     return mask
 
 
-def automatic_brain_mask(volume: Volume, zooms: Sequence[float]) -> Mask:
-    """The brain as `brain_mask` finds it; a mask too large to be one is opened until it is not."""
-    brain = brain_mask(volume, zooms)
-    for opening in WIDER_OPENINGS_MM:
-        if np.count_nonzero(brain) * np.prod(zooms) / 1000 <= MAX_BRAIN_ML:
-            break
-        brain = _opened(brain, zooms, opening)
-    return brain
-
-
 def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
     """Refuse what is too large or too small for a brain.
 
@@ -115,38 +96,6 @@ def check_brain(brain: Mask, zooms: Sequence[float]) -> None:
     low, high = BRAIN_MILLILITRES
     if not low < millilitres < high:
         raise BadData(f"no brain was found (but {millilitres:.0f} ml)")
-
-
-def find_brain(volume: Volume, zooms: Sequence[float], *, bright: bool) -> Mask:
-    """The brain, also where fat (`bright`: T1w) or fluid (T2w) outshines it by far.
-
-    Under fat so bright, muscle of the neck may come along.
-
-    Raises
-    ------
-    BadData
-        No brain was found.
-    """
-    try:
-        return _checked_brain(volume, zooms)
-    except BadData:
-        return _checked_brain(_dimmed(volume, bright=bright), zooms)
-
-
-def check_solid(brain: Mask, zooms: Sequence[float]) -> None:
-    """Refuse what has the volume of a brain, but is a shell or scattered.
-
-    Raises
-    ------
-    BadData
-        The mask is not as deep as a brain; the message says how deep it is.
-    """
-    radius = (3 * np.count_nonzero(brain) * np.prod(zooms) / (4 * np.pi)) ** (1 / 3)
-    # A brain ends where the image does, so distances are measured to the image's edges too.
-    inside = np.pad(brain[_box(brain, zooms, 0)], 1)
-    depth = ndimage.distance_transform_edt(inside, sampling=zooms).max()
-    if depth < MIN_BRAIN_DEPTH * radius:
-        raise BadData(f"no brain was found (but something {depth:.0f} mm deep)")
 
 
 def within(mask: Mask, zooms: Sequence[float], reach: float) -> Mask:
@@ -207,39 +156,6 @@ def otsu(values: NDArray[np.float32]) -> float:
     low = moment[valid] / below[valid]
     high = (moment[-1] - moment[valid]) / above[valid]
     return float(centres[valid][np.argmax(below[valid] * above[valid] * (high - low) ** 2)])
-
-
-def _checked_brain(volume: Volume, zooms: Sequence[float]) -> Mask:
-    brain = automatic_brain_mask(volume, zooms)
-    check_brain(brain, zooms)
-    check_solid(brain, zooms)
-    return brain
-
-
-def _dimmed(volume: Volume, *, bright: bool) -> Volume:
-    """The volume without what would take the upper class of Otsu's threshold for itself (fat or fluid).
-
-    Then air has the lower class to itself.
-    """
-    tissue = volume[head_mask(volume)]
-    if tissue.size == 0:
-        return volume
-    if not bright:
-        return np.minimum(volume, np.median(tissue))
-    fat = otsu(tissue)
-    rest = tissue[tissue <= fat]
-    if rest.size == 0:
-        return volume
-    return np.minimum(np.where(volume > fat, np.float32(0), volume), DIMMED_CAP * np.median(rest))
-
-
-def _opened(mask: Mask, zooms: Sequence[float], width: float) -> Mask:
-    opened = np.zeros(mask.shape, dtype=bool)
-    # The box holds a rim of voxels outside the mask, which the opening starts from.
-    box = _box(mask, zooms, max(zooms))
-    core = largest_piece(~within(~mask[box], zooms, width))
-    opened[box] = mask[box] & within(core, zooms, width)
-    return opened
 
 
 def _box(mask: Mask, zooms: Sequence[float], margin: float) -> tuple[slice, ...]:

@@ -56,6 +56,20 @@ def test_brains_of_both_contrasts_and_the_order_of_their_tissues(
     assert levels.white_matter < levels.grey_matter < levels.csf
 
 
+@pytest.mark.parametrize(("name", "factor"), [("fat", 2), ("csf", 2), ("fat", 0.3)])
+def test_a_brain_outshone_by_fat_or_fluid(
+    head: Head,
+    head_volume: NDArray[np.float32],
+    t2w: NDArray[np.float32],
+    brain_of_phantom: Mask,
+    name: str,
+    factor: float,
+) -> None:
+    volume = (t2w if name == "csf" else head_volume).copy()
+    volume[head.labels_on(HEAD_GRID) == PHANTOM_LABELS.index(name)] *= np.float32(factor)
+    assert dice(found(volume).mask, brain_of_phantom) > 0.9
+
+
 def test_a_brain_without_its_skull(t2w: NDArray[np.float32], brain_of_phantom: Mask) -> None:
     stripped = np.where(brain_of_phantom, t2w, np.float32(0))
     assert dice(found(stripped).mask, brain_of_phantom) > 0.9

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,11 +11,8 @@ from scipy import ndimage
 
 from bids_harmonize.errors import BadData
 from bids_harmonize.imaging.masks import (
-    automatic_brain_mask,
     brain_mask,
     check_brain,
-    check_solid,
-    find_brain,
     head_mask,
     middle_tissue,
     otsu,
@@ -51,57 +46,12 @@ def test_skull_stripped_brain_is_found(head: Head, protocol: Protocol) -> None:
     assert np.sum(brain & truth(head)) > 0.75 * truth(head).sum()
 
 
-def test_a_brain_under_fat_three_times_as_bright_is_found_whole(head: Head) -> None:
-    volume = render(head, MPRAGE, HEAD_GRID, RECEIVER, seed=(2,))
-    volume[truth(head, ("fat",))] *= 2
-    with pytest.raises(BadData):
-        check_brain(automatic_brain_mask(volume, HEAD_GRID.zooms), HEAD_GRID.zooms)
-    found = find_brain(volume, HEAD_GRID.zooms, bright=True)
-    assert np.mean(found[truth(head, BRAIN[:3])]) > 0.85
-    assert np.mean(truth(head)[found]) > 0.6
-
-
-def test_a_brain_in_fluid_that_outshines_it_is_found(head: Head) -> None:
-    volume = render(head, T2_SPIN_ECHO, HEAD_GRID, RECEIVER, seed=(2,))
-    volume[truth(head, ("csf",))] *= 2
-    found = find_brain(volume, HEAD_GRID.zooms, bright=False)
-    overlap = 2 * np.sum(found & truth(head)) / (found.sum() + truth(head).sum())
-    assert overlap > 0.9
-
-
-def test_noise_has_no_brain() -> None:
-    noise = np.random.default_rng(0).rayleigh(20, (40, 40, 40)).astype(np.float32)
-    for bright in (True, False):
-        with pytest.raises(BadData):
-            find_brain(noise, (1.0, 1.0, 1.0), bright=bright)
-
-
 @pytest.mark.parametrize("millilitres", [0, 504, 2304])
 def test_what_is_too_small_or_too_large_is_no_brain(millilitres: int) -> None:
     mask = np.zeros((30, 30, 30), dtype=bool)
     mask.ravel()[: millilitres // 8] = True
     with pytest.raises(BadData, match=rf"^no brain was found \(but {millilitres} ml\)$"):
         check_brain(mask, (20.0, 20.0, 20.0))
-
-
-@pytest.mark.parametrize(("inner", "solid"), [(0, True), (60, False)])
-def test_a_shell_is_no_brain(inner: int, solid: bool) -> None:
-    x, y, z = np.meshgrid(*[np.arange(-100, 100, 4.0)] * 3, indexing="ij", sparse=True)
-    radius = np.sqrt(x**2 + y**2 + z**2)
-    with nullcontext() if solid else pytest.raises(BadData):
-        check_solid((radius < 75) & (radius >= inner), (4.0, 4.0, 4.0))
-
-
-def test_a_brain_tied_to_the_neck_is_cut_loose() -> None:
-    x, y, z = np.meshgrid(*[np.arange(-120, 120, 4.0)] * 3, indexing="ij", sparse=True)
-    brain = np.sqrt(x**2 + y**2 + z**2) < 65
-    neck = (np.maximum(np.abs(x), np.abs(y)) < 80) & (z < -80)
-    stem = (np.hypot(x, y) < 10) & (z < 0)
-    noise = np.random.default_rng(0).uniform(1, 20, brain.shape)
-    volume = (1000 * (brain | neck | stem) + noise).astype(np.float32)
-    mask = automatic_brain_mask(volume, (4.0, 4.0, 4.0))
-    assert np.mean(mask[brain]) > 0.95
-    assert np.mean(mask[neck]) < 0.02
 
 
 def test_the_head_has_no_holes_and_no_islands() -> None:
