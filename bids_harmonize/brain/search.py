@@ -32,7 +32,7 @@ from bids_harmonize.brain.placement import (
 )
 from bids_harmonize.imaging.brain import Brain, NoBrain, ReceiveField
 from bids_harmonize.imaging.foreground import Foreground
-from bids_harmonize.imaging.masks import BRAIN_MILLILITRES, largest_piece
+from bids_harmonize.imaging.masks import BRAIN_MILLILITRES, largest_piece, within
 from bids_harmonize.imaging.orientation import Affine, from_ras, ras_axes, to_ras
 from bids_harmonize.imaging.types import Volume
 
@@ -163,7 +163,7 @@ def _differ(brain: Brain, volume: Volume) -> bool:
 
 def field_at(field: ReceiveField, places: Tensor) -> Tensor:
     """The logarithm of the field at places ``(n, 3)``, mm."""
-    return torch.from_numpy(field.at(places.numpy().astype(np.float64))).float()
+    return torch.from_numpy(field.at(places.numpy())).float()
 
 
 def _expected(atlas: Atlas, pose: Pose, places: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def _brain(
     if overlap < MIN_OVERLAP:
         return NoBrain(reason="no brain was found (but something of another shape)")
     csf, grey, white = (np.asarray(mask & (likely[k] > SURE), dtype=bool) for k in range(1, 4))
-    deep = csf & (ndimage.distance_transform_edt(mask, sampling=zooms) > DEEP_MM)
+    deep = csf & ~within(~mask, zooms, DEEP_MM)
     if np.count_nonzero(deep) >= MIN_TISSUE_VOXELS:
         csf = np.asarray(deep, dtype=bool)
     for name, tissue in zip(CLASSES[BRAIN], (csf, grey, white), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations_with_replacement
 from typing import ClassVar
 
@@ -136,18 +137,21 @@ class ReceiveField:
         rows = np.concatenate([columns - columns.mean(axis=0) for columns in powers])
         wanted = np.concatenate([values - values.mean() for values in logs])
         held = RIDGE * len(rows) * np.eye(rows.shape[1])
-        coefficients = np.linalg.solve(rows.T @ rows + held, rows.T @ wanted)
+        # Unlike `@`, this adds up in one order, however many threads there are.
+        squares, products = np.einsum("ni,nj->ij", rows, rows), np.einsum("ni,n->i", rows, wanted)
+        coefficients = np.linalg.solve(squares + held, products)
         return cls(centre=centre, coefficients=np.append(coefficients, -middle @ coefficients))
 
-    def at(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
+    def at(self, places: NDArray[np.floating]) -> NDArray[np.floating]:
         """The logarithm of the field at places ``(n, 3)``, mm."""
-        log = self._powers(places - self.centre) @ self.coefficients[:-1] + self.coefficients[-1]
+        powers = self._powers(places - self.centre)
+        log = np.einsum("ni,i->n", powers, self.coefficients[:-1]) + self.coefficients[-1]
         return np.clip(log, -MAX_LOG_FIELD, MAX_LOG_FIELD)
 
     @classmethod
-    def _powers(cls, offsets: NDArray[np.floating]) -> NDArray[np.float64]:
+    def _powers(cls, offsets: NDArray[np.floating]) -> NDArray[np.floating]:
         units = offsets.T / FIELD_UNIT_MM
-        return np.stack([np.prod([units[axis] for axis in axes], axis=0) for axes in cls.POWERS]).T
+        return np.stack([reduce(np.multiply, [units[axis] for axis in axes]) for axes in cls.POWERS]).T
 
 
 def _median(values: NDArray[np.floating]) -> float:
