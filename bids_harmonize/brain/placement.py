@@ -53,7 +53,14 @@ class Pose(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """Places ``(n, 3)`` in the atlas, mm."""
-        return (places - SHIFT_UNIT_MM * self.shift) @ (_rotation(self.turn) * self.size.exp()).T
+        return (places - SHIFT_UNIT_MM * self.shift) @ self._matrix().T
+
+    def inverse(self, places: Tensor) -> Tensor:
+        """Places ``(n, 3)`` in the scan, mm, of places in the atlas."""
+        return places @ torch.linalg.inv(self._matrix()).T + SHIFT_UNIT_MM * self.shift
+
+    def _matrix(self) -> Tensor:
+        return _rotation(self.turn) * self.size.exp()
 
     def in_part(
         self, part: tuple[slice, ...], shape: Sequence[int], zooms: tuple[float, float, float]
