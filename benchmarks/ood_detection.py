@@ -35,7 +35,7 @@ from bids_harmonize.imaging.blocks import block_means
 from bids_harmonize.imaging.body_part import shows_brain
 from bids_harmonize.imaging.intensity import intensity_scale
 from bids_harmonize.imaging.masks import head_mask
-from bids_harmonize.imaging.nifti import as_magnitude, open_image, read_voxels
+from bids_harmonize.imaging.nifti import as_magnitude, open_image, read_voxels, zooms
 from bids_harmonize.model.card import ModelCard
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.phantom.dataset import write_phantom
@@ -145,7 +145,7 @@ def _as_also_stored(case: Case, brain: Mask | None = None) -> Iterator[Case]:
     """A familiar scan, and the same as it may also be stored."""
     yield case
     volume = np.asarray(case.image.dataobj, dtype=np.float32)
-    x, y, z = (float(zoom) for zoom in case.image.header.get_zooms()[:3])
+    x, y, z = zooms(case.image)
     if brain is not None:
         yield replace(case, kind="skull-stripped", image=_image(volume * brain, (x, y, z)))
     for kind, store in STORED.items():
@@ -193,14 +193,14 @@ def _prostates(shared: Path, development: bool) -> Iterator[Case]:
     for path in _every_other(shared, "prostate", "T2w", development):
         image = open_image(path)
         voxels = as_magnitude(read_voxels(image))[0]
-        x, y, z = (float(zoom) for zoom in image.header.get_zooms()[:3])
-        for kind, (volume, zooms) in {
+        x, y, z = zooms(image)
+        for kind, (volume, sizes) in {
             "as it is": (voxels, (x, y, z)),
             "saturated": _clipped(voxels, (x, y, z)),
             "larger voxels": (voxels, (LARGER * x, LARGER * y, LARGER * z)),
             "noisy": _noisy(voxels, (x, y, z)),
         }.items():
-            yield Case(kind=kind, origin="prostates", foreign=False, image=_image(volume, zooms))
+            yield Case(kind=kind, origin="prostates", foreign=False, image=_image(volume, sizes))
     for modality in OTHER:
         for scan in _half_of(RealScans(shared=shared, modality=modality).sites, development):
             yield Case(kind=f"{modality} of a head", origin="real", foreign=True, image=scan.image)

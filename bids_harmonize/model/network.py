@@ -26,6 +26,8 @@ AIR_KNOTS = 3
 EDIT_ERROR = 0.12
 # How near to 1, the unit of the output, an intensity must come to count as such: the logarithm's deviation.
 UNIT_SPREAD = 0.1
+# Where nothing becomes 1, the mean over all tissue stands for it; elsewhere this weight of it is nothing.
+NO_UNIT_WEIGHT = 1e-4
 # A cell with a smaller share of tissue than this leans on its neighbours: air says nothing of contrast.
 FULL_TRUST_SHARE = 0.1
 
@@ -162,8 +164,7 @@ def restrained(curves: Tensor, histogram: Tensor, error: float) -> Tensor:
     seen, counts = gains[:, AIR_KNOTS - 1 :], histogram[:, AIR_KNOTS:].float()
     deviation = _mean((seen - _mean(seen, counts)).square(), counts).sqrt()
     is_unit = torch.exp(-0.5 * (curves[:, AIR_KNOTS:].log() / UNIT_SPREAD).square())
-    # Where nothing becomes 1, the mean over all tissue stands for it.
-    unit = _mean(seen, counts * (is_unit + 1e-4))
+    unit = _mean(seen, counts * (is_unit + NO_UNIT_WEIGHT))
     share = deviation**4 / (deviation**4 + error**4)
     kept = knots[:, 1:] * (unit + share * (gains - unit)).exp()
     return torch.cat([curves[:, :1], kept], dim=1)

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -38,7 +37,7 @@ from tests.helpers.toy_datasets import (
     write_dataset,
     write_scan,
 )
-from tests.helpers.toy_heads import ALWAYS, NEVER, write_detecting_model
+from tests.helpers.toy_heads import ALWAYS, NEVER
 
 pytestmark = [pytest.mark.usefixtures("without_reports"), pytest.mark.process]
 
@@ -46,24 +45,6 @@ SCAN = "sub-01_T1w.nii.gz"
 # This is what happens without the option.
 SKIP = ("--out-of-distribution", "skip")
 UNHARMONIZED = {f"sub-01/anat/sub-01_desc-unharmonized_T1w{ending}" for ending in (".nii.gz", ".json")}
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Callable[..., Path]:
-    """Write a model that changes every scan and flags all of them or none."""
-    return partial(write_detecting_model, tmp_path)
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """One scan, with values that no magnitude image holds and a window for its display."""
-    folder = write_dataset(tmp_path / "data")
-    voxels = head(1).astype(np.float32)
-    voxels[0, 0, :2], voxels[1, 0, :2] = np.nan, -3
-    image = image_of(voxels)
-    image.header["cal_max"] = 700
-    write_scan(folder, SCAN, image, {"EchoTime": 0.003})
-    return folder
 
 
 def record_of(image: Path) -> dict:
