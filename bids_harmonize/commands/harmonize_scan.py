@@ -93,7 +93,7 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
         provenance = replace(
             provenance,
             harmonized=False,
-            warnings=[unlike, *_doubts(plan), *harmonized.remarks],
+            warnings=[unlike, *_doubts(plan), *_grid_warnings(scan), *harmonized.remarks],
             intensities=_intensities(plan, scan, harmonized.brain, None),
         )
         result = _write(plan, plan.unharmonized, pass_through(scan), provenance, start)
@@ -107,7 +107,8 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
             *([unlike] if unlike else []),
             *_doubts(plan),
             *_enhancement(plan),
-            *_warnings(scan),
+            *_voxel_warnings(scan),
+            *_grid_warnings(scan),
             *harmonized.remarks,
         ],
         edit=harmonized.edit,
@@ -237,13 +238,19 @@ def _check_memory(image: Nifti1Image, path: Path, limit: int | None) -> None:
         raise BadData(f"{path} needs about {needed / 1e9:.1f} GB, more than --mem allows; allow more")
 
 
-def _warnings(scan: LoadedScan) -> list[str]:
-    """What a user should know of a scan that was harmonized all the same."""
+def _voxel_warnings(scan: LoadedScan) -> list[str]:
+    """What was done to voxels of a scan so that it could be harmonized."""
     found = []
     if scan.replaced:
         found.append(f"{scan.replaced} voxels that are not finite were set to 0")
     if scan.negative:
         found.append(f"{scan.negative} negative voxels were set to 0")
+    return found
+
+
+def _grid_warnings(scan: LoadedScan) -> list[str]:
+    """What is odd of where the voxels lie, which may also be why a scan is out of distribution."""
+    found = []
     header = scan.image.header
     if not int(header["qform_code"]) and not int(header["sform_code"]):
         found.append(

@@ -482,3 +482,14 @@ def test_a_space_of_the_source_is_kept(dataset: Path, tmp_path: Path, model) -> 
         "bids:raw:sub-01/anat/sub-01_T1w.nii.gz",
         "bids:raw:sub-01/anat/sub-01_space-b_T1w.nii.gz",
     ]
+
+
+@pytest.mark.parametrize("logit", [NEVER, ALWAYS])
+def test_forms_that_disagree_are_told(dataset: Path, tmp_path: Path, model, logit: float) -> None:
+    image = image_of(head(1))
+    image.set_qform(image.affine, 1)
+    image.set_sform(image.affine @ np.diag([0.5, 0.5, 0.5, 1]), 1)
+    write_scan(dataset, SCAN, image)
+    harmonize(dataset, tmp_path / "out", "participant", "--model", model(logit), *SKIP)
+    written = output_of(tmp_path / "out", SCAN) if logit == NEVER else passed_through(tmp_path / "out")
+    assert "qform and sform disagree" in record_of(written)["Warnings"][-1]
