@@ -48,10 +48,11 @@ TIERS = {
     "I": "biology",
     "J": "judge",
     "K": "surroundings",
+    "P": "prostate",
 }
 MODALITIES = ("T1w", "T2w", PROSTATE)
 #: The tiers that need neither label maps nor other sites, of which there are none for prostates.
-PROSTATE_TIERS = ("C", "H", "K")
+PROSTATE_TIERS = ("C", "H", "K", "P")
 PACKAGES = ("bids-harmonize", "intensity-normalization", "SimpleITK", "scikit-image", "numpy", "torch")
 TIME = "time"
 SITE_PROBE_NOTE = (
@@ -112,7 +113,7 @@ def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results
     Yields whenever something was added.
     """
     for tier in tiers:
-        if data.modality == PROSTATE and tier not in PROSTATE_TIERS:
+        if not _has_scans(tier, data.modality):
             continue
         start = time.perf_counter()
         rows = import_module(f"benchmarks.tiers.{TIERS[tier]}").run(methods, data)
@@ -128,6 +129,10 @@ def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results
         if method.failures:
             results.failures[f"{method.name} {data.modality}"] = dict(method.failures)
     yield
+
+
+def _has_scans(tier: str, modality: str) -> bool:
+    return tier in PROSTATE_TIERS if modality == PROSTATE else tier != "P"
 
 
 def _times(method: Method, modality: str) -> list[Row]:
