@@ -19,7 +19,6 @@ import torch
 from nibabel.nifti1 import Nifti1Image
 from torch import Tensor
 
-from bids_harmonize.brain.search import find_brain
 from bids_harmonize.errors import BadData, is_out_of_memory
 from bids_harmonize.imaging.body_part import shows_brain
 from bids_harmonize.imaging.brain import Brain, NoBrain
@@ -31,6 +30,7 @@ from bids_harmonize.imaging.types import Voxels
 from bids_harmonize.model.bilateral_grid import CHUNK_VOXELS, Cells, splat
 from bids_harmonize.model.card import ModelInfo, find_model
 from bids_harmonize.model.contrast_detector import ContrastDetector
+from bids_harmonize.model.detection import Detection
 from bids_harmonize.model.edit_summary import Edit, distribution_distance, summarize_edit
 from bids_harmonize.model.loading import (
     check_features,
@@ -56,12 +56,10 @@ class Harmonized:
 
     Attributes
     ----------
-    brain
-        Where the brain lies in the scan's blocks (`LoadedScan.block_means`), if the model is meant for heads.
     edit
         What harmonization did to the image, in numbers.
-    ood_score
-        How far the scan is from those that the model is meant for; None if the model cannot tell.
+    detection
+        What the scan shows, found when it is first asked for.
     device
         The device that made the image.
     remarks
@@ -70,9 +68,8 @@ class Harmonized:
 
     image: Nifti1Image
     transform: Transform
-    brain: Brain | NoBrain
     edit: Edit
-    ood_score: OODScore | None
+    detection: Detection
     device: torch.device
     remarks: tuple[str, ...] = ()
 
@@ -85,6 +82,16 @@ class Harmonized:
     def summary(self) -> dict[str, Any]:
         """What the edit did to the image, as in a sidecar."""
         return self.edit.to_json()
+
+    @property
+    def brain(self) -> Brain | NoBrain:
+        """Where the brain lies in the scan's blocks (`LoadedScan.block_means`)."""
+        return self.detection.brain
+
+    @property
+    def ood_score(self) -> OODScore | None:
+        """How far the scan is from those that the model is meant for; None if the model cannot tell."""
+        return self.detection.ood_score
 
     @property
     def out_of_distribution(self) -> bool:
@@ -181,7 +188,7 @@ class Model(ModelInfo):
             yield on_cpu, CHUNK_VOXELS, (f"{short}; it was harmonized on the CPU",)
 
     def _harmonize(self, scan: LoadedScan, chunk_voxels: int, remarks: tuple[str, ...]) -> Harmonized:
-        histogram, brain = self._histogram(scan), self._brain(scan)
+        histogram = self._histogram(scan)
         transform = self._transform(histogram, scan)
         output = transform.apply_to_voxels(scan.voxels, chunk_voxels)
         features = global_features(histogram[None])[0].cpu().numpy()
@@ -195,9 +202,8 @@ class Model(ModelInfo):
         return Harmonized(
             image=with_voxels(scan.image, output),
             transform=transform,
-            brain=brain,
             edit=edit,
-            ood_score=self._score_ood(scan, histogram, brain),
+            detection=self._detection(scan, histogram),
             device=self.device,
             remarks=remarks,
         )
@@ -211,22 +217,17 @@ class Model(ModelInfo):
             The image cannot be read or holds nothing that could be harmonized.
         """
         scan = LoadedScan.of_image(image)
-        return self._score_ood(scan, self._histogram(scan), self._brain(scan))
+        return self._detection(scan, self._histogram(scan)).ood_score
 
-    def _score_ood(self, scan: LoadedScan, histogram: Tensor, brain: Brain | NoBrain) -> OODScore | None:
-        match self.ood_detector:
-            case None:
-                return None
-            case ContrastDetector():
-                found = brain if isinstance(brain, NoBrain) else brain.levels(scan.block_means)
-                return self.ood_detector.score_ood(found)
-            case OODDetector():
-                return self.ood_detector.score_ood(histogram)
-
-    def _brain(self, scan: LoadedScan) -> Brain | NoBrain:
-        if not shows_brain(self.card.body_parts):
-            return NoBrain(reason="brains are looked for in heads only")
-        return find_brain(scan.block_means, scan.blocks.zooms, scan.image.affine)
+    def _detection(self, scan: LoadedScan, histogram: Tensor) -> Detection:
+        return Detection(
+            block_means=scan.block_means,
+            zooms=scan.blocks.zooms,
+            affine=scan.image.affine,
+            histogram=histogram.cpu(),
+            detector=self.ood_detector,
+            is_head=shows_brain(self.card.body_parts),
+        )
 
     def _histogram(self, scan: LoadedScan) -> Tensor:
         """Counts, with the cells in the orientation of the training scans (RAS)."""
