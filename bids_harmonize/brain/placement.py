@@ -102,11 +102,11 @@ class Binned:
         return type(self)(bins=self.bins[chosen], places=self.places[chosen])
 
 
-def intensity_edges(volume: Volume, bright_value: float) -> NDArray[np.float32]:
-    """What parts the bins, rising; of the volume, not all of which is dark."""
-    dark = DARK_SHARE * bright_value
+def intensity_edges(volume: Volume) -> NDArray[np.float32]:
+    """What parts the bins, rising; of a volume in units of its bright value."""
     quantiles = np.linspace(0, 1, BRIGHT_BINS + 1)[1:-1]
-    edges = [*(dark * share for share in DARK_EDGES), *np.quantile(volume[volume > dark], quantiles)]
+    bright = np.quantile(volume[volume > DARK_SHARE], quantiles)
+    edges = [*(DARK_SHARE * share for share in DARK_EDGES), *bright]
     return np.asarray(edges, dtype=np.float32)
 
 
@@ -129,19 +129,17 @@ def in_cells(volume: Volume, zooms: tuple[float, float, float], cell_mm: float) 
     return means, torch.tensor(extent) / torch.tensor(cells)
 
 
-def place(atlas: Atlas, volume: Volume, zooms: tuple[float, float, float], bright_value: float) -> Pose:
+def place(atlas: Atlas, volume: Volume, zooms: tuple[float, float, float]) -> Pose:
     """Where the atlas lies in a volume whose axes run right, anterior, superior.
 
     Parameters
     ----------
     volume
-        ``(x, y, z)``, not negative, in any unit; cut to its foreground.
+        ``(x, y, z)``, not negative, in units of its bright value (`intensity_scale`); cut to its foreground.
     zooms
         Voxel size in mm.
-    bright_value
-        The volume's `intensity_scale`.
     """
-    edges = intensity_edges(volume, bright_value)
+    edges = intensity_edges(volume)
     search, coarse, fine = (
         Binned.of(*in_cells(volume, zooms, cell_mm), edges) for cell_mm in (SEARCH_MM, COARSE_MM, FINE_MM)
     )

@@ -90,28 +90,27 @@ def find_brain(volume: Volume, zooms: tuple[float, float, float], affine: Affine
         return NoBrain(
             reason="no brain was found (but something of {:.0f} x {:.0f} x {:.0f} mm)".format(*extent)
         )
-    found = _one_thread_search(np.ascontiguousarray(turned[inside]), sizes, foreground.scale)
+    # In units of the bright value no sum of voxels is too large for float32.
+    found = _one_thread_search(turned[inside] / np.float32(foreground.scale), sizes)
     if isinstance(found, NoBrain):
         return found
     return found.in_whole(inside, turned.shape).on_grid(lambda mask: from_ras(mask, affine), zooms)
 
 
-def _one_thread_search(
-    volume: Volume, zooms: tuple[float, float, float], bright_value: float
-) -> Brain | NoBrain:
+def _one_thread_search(volume: Volume, zooms: tuple[float, float, float]) -> Brain | NoBrain:
     """Search in one thread, so that what is found does not depend on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _search(volume, zooms, bright_value)
+        return _search(volume, zooms)
     finally:
         torch.set_num_threads(threads)
 
 
-def _search(volume: Volume, zooms: tuple[float, float, float], bright_value: float) -> Brain | NoBrain:
+def _search(volume: Volume, zooms: tuple[float, float, float]) -> Brain | NoBrain:
     atlas = Atlas.bundled()
-    pose = place(atlas, volume, zooms, bright_value)
-    edges = intensity_edges(volume, bright_value)
+    pose = place(atlas, volume, zooms)
+    edges = intensity_edges(volume)
     cells = Binned.of(*in_cells(volume, zooms, FINE_MM), edges)
     explained = float(dependence(atlas, pose, cells))
     if explained < MIN_EXPLAINED:
