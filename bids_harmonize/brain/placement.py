@@ -38,6 +38,7 @@ ANTERIOR, UPWARDS_MM = (-24.0, 0.0, 24.0), 16.0
 TURN_SPREAD, SIZE_SPREAD, STRETCH_SPREAD, PRIOR_WEIGHT = 0.2, 0.12, 0.06, 5e-3
 SHIFT_UNIT_MM = 50.0
 COARSE_STEPS, COARSE_RATE, FINE_STEPS, FINE_RATE = 40, 0.02, 25, 0.01
+MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999
 # So many cells, drawn anew at each step, are enough to see where to go.
 SAMPLE = 4_000
 
@@ -171,12 +172,20 @@ def _beginning(atlas: Atlas, cells: Binned) -> Pose:
 
 
 def _improve(pose: Pose, measure: Callable[[], Tensor], steps: int, rate: float) -> None:
-    optimizer = torch.optim.Adam(pose.parameters(), lr=rate)
-    for _ in range(steps):
-        loss = pose.oddity() - measure()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    """Raise a measure by Adam (Kingma and Ba 2015, arXiv:1412.6980).
+
+    That of torch would load its compiler first, which takes seconds and wants a temporary folder.
+    """
+    parameters = list(pose.parameters())
+    means, squares = ([torch.zeros_like(one) for one in parameters] for _ in range(2))
+    for step in range(1, steps + 1):
+        slopes = torch.autograd.grad(pose.oddity() - measure(), parameters)
+        with torch.no_grad():
+            for one, slope, mean, square in zip(parameters, slopes, means, squares, strict=True):
+                mean.lerp_(slope, 1 - MEAN_DECAY)
+                square.lerp_(slope.square(), 1 - SQUARE_DECAY)
+                spread = (square / (1 - SQUARE_DECAY**step)).sqrt()
+                one.sub_(rate * mean / (1 - MEAN_DECAY**step) / (spread + 1e-8))
 
 
 def _entropy(shares: Tensor) -> Tensor:

@@ -510,10 +510,21 @@ def test_a_recognizer_that_never_or_always_flags_is_refused(
     one_scan: Path, tmp_path: Path, copied: Path, tally: Counter[str], threshold: object
 ) -> None:
     """Else, scans that a model is not meant for would pass unseen."""
-    bundled = json.loads((ROOT / "bids_harmonize/weights/T1w.json").read_text())["Recognizer"]
+    bundled = json.loads((ROOT / "bids_harmonize/weights/prostate-T2w.json").read_text())["Recognizer"]
     resign(copied, Recognizer=bundled)
     assert harmonize(one_scan, tmp_path / "good", "participant", "--model", copied).code == 0
     resign(copied, Recognizer=bundled | {"Threshold": threshold})
+    tally["tampered models"] += 1
+    one_line(harmonize(one_scan, tmp_path / "out", "participant", "--model", copied), 65, str(copied))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("contrast", ["FLAIR", None, ["T1w"], {"T1w": 1}])
+def test_a_recognizer_of_an_unknown_contrast_is_refused(
+    one_scan: Path, tmp_path: Path, copied: Path, tally: Counter[str], contrast: object
+) -> None:
+    """Nothing is known of how its tissues look."""
+    resign(copied, Recognizer={"TissueOrder": contrast})
     tally["tampered models"] += 1
     one_line(harmonize(one_scan, tmp_path / "out", "participant", "--model", copied), 65, str(copied))
     assert not (tmp_path / "out").exists()
