@@ -26,6 +26,8 @@ AIR_KNOTS = 3
 EDIT_ERROR = 0.12
 # How near to 1, the unit of the output, an intensity must come to count as such: the logarithm's deviation.
 UNIT_SPREAD = 0.1
+# How sharply edits that stay are parted from those that vanish.
+SHARPNESS = 8
 # Where nothing becomes 1, the mean over all tissue stands for it; elsewhere this weight of it is nothing.
 NO_UNIT_WEIGHT = 1e-4
 # A cell with a smaller share of tissue than this leans on its neighbours: air says nothing of contrast.
@@ -146,7 +148,7 @@ def restrained(curves: Tensor, histogram: Tensor, error: float) -> Tensor:
     A scan that looks like the reference group needs no edit, and what is predicted for it is error. An edit
     is the logarithm of the gain of every intensity in every cell, less that of what becomes about 1: the unit
     of the output, which is white matter in heads, is kept as it is predicted. An edit is multiplied by
-    ``d**4 / (d**4 + error**4)``, where ``d`` is the deviation of the logarithms over the tissue: large ones
+    ``d**8 / (d**8 + error**8)``, where ``d`` is the deviation of the logarithms over the tissue: large ones
     stay, small ones vanish. The curves still rise, as they become a geometric mean of two that do.
 
     Parameters
@@ -165,7 +167,7 @@ def restrained(curves: Tensor, histogram: Tensor, error: float) -> Tensor:
     deviation = _mean((seen - _mean(seen, counts)).square(), counts).sqrt()
     is_unit = torch.exp(-0.5 * (curves[:, AIR_KNOTS:].log() / UNIT_SPREAD).square())
     unit = _mean(seen, counts * (is_unit + NO_UNIT_WEIGHT))
-    share = deviation**4 / (deviation**4 + error**4)
+    share = deviation**SHARPNESS / (deviation**SHARPNESS + error**SHARPNESS)
     kept = knots[:, 1:] * (unit + share * (gains - unit)).exp()
     return torch.cat([curves[:, :1], kept], dim=1)
 

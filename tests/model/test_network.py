@@ -88,7 +88,7 @@ def test_small_edits_vanish_and_large_ones_stay(
         curves = random_network(seed, 0.1).train()(histogram) * unit
     kept = restrained(curves, histogram, error)
     before, after = edit_size(curves, histogram), edit_size(kept, histogram)
-    assert after == pytest.approx(before**5 / (before**4 + error**4), rel=1e-3, abs=1e-5)
+    assert after == pytest.approx(before**9 / (before**8 + error**8), rel=1e-3, abs=1e-5)
     assert bool((kept.diff(dim=1) > 0).all())
     torch.testing.assert_close(restrained(curves, histogram, 0), curves)
 
