@@ -35,6 +35,7 @@ from bids_harmonize.imaging.foreground import Foreground
 from bids_harmonize.imaging.masks import BRAIN_MILLILITRES, largest_piece, within
 from bids_harmonize.imaging.orientation import Affine, from_ras, ras_axes, to_ras
 from bids_harmonize.imaging.types import Volume
+from bids_harmonize.one_thread import one_thread
 
 # Nothing shorter than this along any axis is searched for a brain, mm.
 MIN_EXTENT_MM = 60.0
@@ -91,20 +92,11 @@ def find_brain(volume: Volume, zooms: tuple[float, float, float], affine: Affine
             reason="no brain was found (but something of {:.0f} x {:.0f} x {:.0f} mm)".format(*extent)
         )
     # In units of the bright value no sum of voxels is too large for float32.
-    found = _one_thread_search(turned[inside] / np.float32(foreground.scale), sizes)
+    with one_thread():
+        found = _search(turned[inside] / np.float32(foreground.scale), sizes)
     if isinstance(found, NoBrain):
         return found
     return found.in_whole(inside, turned.shape).on_grid(lambda mask: from_ras(mask, affine), zooms)
-
-
-def _one_thread_search(volume: Volume, zooms: tuple[float, float, float]) -> Brain | NoBrain:
-    """Search in one thread, so that what is found does not depend on their number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _search(volume, zooms)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _search(volume: Volume, zooms: tuple[float, float, float]) -> Brain | NoBrain:
@@ -116,6 +108,8 @@ def _search(volume: Volume, zooms: tuple[float, float, float]) -> Brain | NoBrai
     if explained < MIN_EXPLAINED:
         return NoBrain(reason=f"no brain was found (the best guess explains {explained:.0%} of the image)")
     near = cells.places[atlas.at(pose(cells.places))[BRAIN].sum(0) > NEARLY_NO_BRAIN]
+    if not len(near):
+        return NoBrain(reason="no brain was found (but one outside of the image)")
     inside = _slices(near, volume.shape, zooms)
     if min(part.stop - part.start for part in inside) * min(zooms) < MIN_EXTENT_MM / 2:
         return NoBrain(reason="no brain was found (but the edge of one)")

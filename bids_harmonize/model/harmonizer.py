@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -42,6 +41,7 @@ from bids_harmonize.model.loading import (
 from bids_harmonize.model.network import CurveNetwork, global_features, tissue_share
 from bids_harmonize.model.ood_detector import OODDetector, OODScore
 from bids_harmonize.model.transform import Transform
+from bids_harmonize.one_thread import one_thread
 
 # When memory runs out, this many times fewer voxels are looked up at once.
 CHUNK_REDUCTION = 16
@@ -241,7 +241,7 @@ class Model(ModelInfo):
 
     def _transform(self, histogram: Tensor, scan: LoadedScan) -> Transform:
         """Predict the curves and turn them as the image lies."""
-        with torch.no_grad(), _one_thread():
+        with torch.no_grad(), one_thread():
             curves = self.network(histogram[None])[0]
         curves = (self._as_it_lies(curves, scan) * float(self.card.output_scale.unit)).contiguous()
         # The comparison is negated so that it also refuses a maximum that is not a number.
@@ -264,17 +264,6 @@ class Model(ModelInfo):
         order, flips = ras_axes(scan.image.affine)
         turned = cells.flip([axis + 1 for axis in flips])
         return turned.permute(0, *(order.index(axis) + 1 for axis in range(3)))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Add floating-point numbers in one order, so that voxels do not depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def pass_through(scan: LoadedScan) -> Nifti1Image:
