@@ -37,12 +37,11 @@ WORKING_MM = 2.0
 AIR_INTENSITY = 0.15
 # Simulated heads weigh less outside the brain, because their tissues there are less certain than a scan's.
 SIMULATED_SURROUNDINGS = 0.15
-# The signal of fluid depends on how it flows, and on little else that is a person's own.
-SOLID_TISSUES = ("white matter", "grey matter", "deep grey matter")
+# What a person's own look like beside their white matter. The signal of fluid depends on how it flows, and on
+# little else that is a person's own.
+GREY_TISSUES = ("grey matter", "deep grey matter")
 # Most spots of each kind in a simulated head; three in four have none.
 SPOTS = {"lesion": 30, "enhancement": 5}
-# How much the tissues of simulated people differ, as in `vary_tissues`.
-PERSONAL_SPREAD = 0.1
 # Smallest share, relative to the brain's voxels, of voxels around it: a skull-stripped brain has fewer.
 MIN_SURROUNDINGS = 0.05
 
@@ -146,15 +145,16 @@ class SimulatedHead:
         """A person under a protocol at random, whatever the strength, and under the reference group's."""
         spots = {name: int(rng.integers(1, most)) for name, most in SPOTS.items() if rng.random() < 0.25}
         person = self.head.person(rng, spots)
-        tissues = vary_tissues(rng, PERSONAL_SPREAD)
+        tissues = vary_tissues(rng, recipe.personal_spread)
         signals = draw_protocol(self.modality, rng).signals(tissues)
         return person.render(signals), person.render(self.own_reference(tissues, signals))
 
     def own_reference(self, tissues: Mapping[str, Tissue], signals: Mapping[str, float]) -> dict[str, float]:
         """What a person looks like in the reference group: as others, but for what is special about them.
 
-        Contrast agent, of which the group has none, stays as much brighter than white matter as it is in the
-        person's scan.
+        White matter is the unit, as in the scans of the group, whatever gain the scanner had; so what is
+        special about a person is what other tissues look like beside it. Contrast agent, of which the group
+        has none, stays as much brighter than white matter as it is in the person's scan.
 
         Parameters
         ----------
@@ -165,10 +165,12 @@ class SimulatedHead:
         """
         protocol = REFERENCE_PROTOCOLS[self.modality]
         own = dict(self.reference)
-        for name in SOLID_TISSUES:
-            own[name] *= protocol.signal(name, tissues) / protocol.signal(name)
         white = own["white matter"]
-        own["lesion"] = white * protocol.signal("lesion", tissues) / protocol.signal("white matter", tissues)
+        gain = white / protocol.signal("white matter", tissues)
+        usual_gain = white / protocol.signal("white matter")
+        for name in GREY_TISSUES:
+            own[name] *= gain * protocol.signal(name, tissues) / (usual_gain * protocol.signal(name))
+        own["lesion"] = gain * protocol.signal("lesion", tissues)
         own["enhancement"] = white * signals["enhancement"] / signals["white matter"]
         return own
 

@@ -14,7 +14,7 @@ from bids_harmonize.errors import BadData
 from bids_harmonize.imaging.foreground import Foreground
 from bids_harmonize.imaging.intensity import intensity_scale
 from bids_harmonize.simulation.label_heads import Head
-from bids_harmonize.simulation.protocols import Protocol
+from bids_harmonize.simulation.protocols import REFERENCE_PROTOCOLS, TISSUES, Protocol, vary_tissues
 from bids_harmonize.training.pairs import Pair, alter, draw_batch, draw_pair
 from bids_harmonize.training.recipe import ACQUISITION, WITHOUT_BRAIN, Recipe
 from bids_harmonize.training.reference_group import ReferenceScan
@@ -189,6 +189,25 @@ def test_simulated_pair_is_one_person_under_two_protocols(heads: list[Head]) -> 
 
 
 # Pairs
+
+
+@few
+@given(seeds, st.sampled_from(["T1w", "T2w"]))
+def test_white_matter_is_everybodys_unit_and_the_rest_is_their_own(
+    heads: list[Head], seed: int, modality: str
+) -> None:
+    (simulated,) = simulated_heads(heads[3:], group_of(heads[:1], modality), modality)
+    tissues = vary_tissues(np.random.default_rng(seed))
+    under_reference = REFERENCE_PROTOCOLS[modality].signals(tissues)
+    own = simulated.own_reference(tissues, PROTOCOLS[modality].signals(tissues))
+    usual = simulated.own_reference(TISSUES, PROTOCOLS[modality].signals())
+    assert own["white matter"] == usual["white matter"] == simulated.reference["white matter"]
+    for name in ("grey matter", "deep grey matter", "lesion"):
+        special = under_reference[name] / under_reference["white matter"]
+        common = REFERENCE_PROTOCOLS[modality].signal(name) / REFERENCE_PROTOCOLS[modality].signal(
+            "white matter"
+        )
+        assert own[name] / usual[name] == pytest.approx(special / common)
 
 
 @few
