@@ -41,6 +41,8 @@ class ScanOptions:
         Number of ``-v``, or -1 for ``-q``.
     command : tuple of str
         The command line as typed.
+    pool : Path or None
+        A pool that was formed before, or a folder of pools: scans share its edit.
     """
 
     models: tuple[str, ...]
@@ -53,6 +55,7 @@ class ScanOptions:
     mem_bytes: int | None = None
     seed: int = 0
     verbosity: int = 0
+    pool: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,9 @@ class Options(ScanOptions):
         A working folder, which is not needed; accepted as in other apps, and refused in the input.
     dry_run, stop_on_first_crash, reports_only : bool
         The switches of the same names.
+    pool_by : str or None
+        ``protocol``, ``site``, ``session`` or a column: what scans that share an edit have in common; None
+        means that each is harmonized by itself.
     site_column : str or None
         Column of participants.tsv with the site (group level); None means the usual names.
     reference_size : int
@@ -111,6 +117,7 @@ class Options(ScanOptions):
     dry_run: bool
     stop_on_first_crash: bool
     reports_only: bool
+    pool_by: str | None
     site_column: str | None
     reference_size: int
     steps: int | None

@@ -20,7 +20,7 @@ IMAGE = "bids/harmonize"
 DATASET_FILES = ("dataset_description.json", "README", ".bidsignore")
 
 # The validator matches a folder's name only without a trailing slash.
-_IGNORED = ("*.html", "figures", "group_*", "*_curves.safetensors")
+_IGNORED = ("*.html", "figures", "group_*", "pools", "*_curves.safetensors")
 
 _README = """\
 Harmonized MRI

@@ -1,4 +1,4 @@
-"""The table of participants of a dataset."""
+"""The tables of a dataset: participants, and the scans of each."""
 
 from __future__ import annotations
 
@@ -6,14 +6,35 @@ from pathlib import Path
 
 from bids_harmonize.errors import BadData
 
+Row = dict[str, str]
 
-def read_participants(path: Path) -> dict[str, dict[str, str]]:
+
+def read_participants(path: Path) -> dict[str, Row]:
     """Read ``participants.tsv``.
 
     Returns
     -------
     dict
         The row of each participant, such as ``sub-01``, by column.
+
+    Raises
+    ------
+    BadData
+        It cannot be read, or is no such table.
+    """
+    rows = read_table(path, "participant_id")
+    if not rows:
+        raise BadData(f"{path} lists no participant; correct it")
+    by_name: dict[str, Row] = {}
+    for row in rows:
+        participant = f"sub-{row['participant_id'].removeprefix('sub-')}"
+        if by_name.setdefault(participant, row) != row:
+            raise BadData(f"{path} has different lines for {participant}; keep one")
+    return by_name
+
+
+def read_table(path: Path, index: str) -> list[Row]:
+    """Read a table of BIDS that has a column `index`; the rows by column.
 
     Raises
     ------
@@ -30,19 +51,14 @@ def read_participants(path: Path) -> dict[str, dict[str, str]]:
     # The reader of CSV files would limit the size of cells, and no cell can hold a tab.
     table = [cells for line in lines if any(cells := line.split("\t"))]
     head = [cell.strip() for cell in table[0]] if table else []
-    if "participant_id" not in head or len(set(head)) < len(head):
-        raise BadData(f"{path} has no line of unique column names with participant_id; correct it")
-    rows: dict[str, dict[str, str]] = {}
+    if index not in head or len(set(head)) < len(head):
+        raise BadData(f"{path} has no line of unique column names with {index}; correct it")
+    rows = []
     for number, cells in enumerate(table[1:], start=2):
-        row = dict(zip(head, (cell.strip() for cell in cells), strict=False))
         if len(cells) != len(head):
             raise BadData(
                 f"{path} has {len(cells)} instead of {len(head)} columns in line {number}; "
                 "separate them by single tabs"
             )
-        participant = f"sub-{row['participant_id'].removeprefix('sub-')}"
-        if rows.setdefault(participant, row) != row:
-            raise BadData(f"{path} has different lines for {participant}; keep one")
-    if not rows:
-        raise BadData(f"{path} lists no participant; correct it")
+        rows.append(dict(zip(head, (cell.strip() for cell in cells), strict=True)))
     return rows

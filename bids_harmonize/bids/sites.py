@@ -93,7 +93,7 @@ def _by_table(participants: Sequence[str], path: Path, column: str | None) -> Si
     name = _column(list(next(iter(rows.values()))), path, column)
     if name is None:
         return None
-    labels = tuple(_stated(rows.get(participant, {}).get(name)) for participant in participants)
+    labels = tuple(stated(rows.get(participant, {}).get(name)) for participant in participants)
     if not any(labels):
         problem = f"the column {name!r} of {path} names no site for any of the scans"
         raise BadData(f"{problem}; correct it") if column is None else UsageError(f"{problem}; name another")
@@ -132,7 +132,7 @@ def _by_acquisition(sidecars: Sequence[Mapping[str, Any]], remarks: list[str]) -
 
 def _acquisition(sidecar: Mapping[str, Any]) -> tuple[str, ...]:
     texts = (" ".join(value.split()) for key in TEXTS if isinstance(value := sidecar.get(key), str))
-    parts = [text for text in texts if _stated(text)]
+    parts = [text for text in texts if stated(text)]
     for key, (form, factor) in NUMBERS.items():
         value = sidecar.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -140,7 +140,8 @@ def _acquisition(sidecar: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _stated(value: str | None) -> str | None:
+def stated(value: str | None) -> str | None:
+    """What a cell or a field says; None where it says that nothing is known."""
     return None if value is None or value.strip().casefold() in NOT_STATED else value.strip()
 
 

@@ -118,6 +118,18 @@ def add_save_transform(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_pool(group: argparse._ArgumentGroup, belonging: str) -> None:
+    """Add the option for a pool that was formed before."""
+    add(
+        group,
+        "--pool",
+        metavar="PATH",
+        type=path,
+        help=f"a pool that was formed before (pools/*.safetensors), {belonging}: the same edit for "
+        "the next visit (default: none)",
+    )
+
+
 def add_out_of_distribution(group: argparse._ArgumentGroup, default: str, meaning: str) -> None:
     """Add the option for scans that look out of distribution."""
     add(

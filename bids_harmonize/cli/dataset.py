@@ -26,6 +26,8 @@ DEFAULT_MODALITIES = ("T1w", "T2w")
 LEVELS_OF_OPTION: dict[str, tuple[str, ...]] = {
     "database_dir": ("participant", "train"),
     "models": ("participant", "train"),
+    "pool_by": ("participant", "group"),
+    "pool": ("participant",),
     "save_transform": ("participant",),
     "out_of_distribution": ("participant",),
     "seed": ("participant", "train"),
@@ -92,6 +94,8 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
     # A report is on all that was harmonized, whatever it had to be asked for.
     default_modalities = MODALITIES if fields["level"] == "group" else DEFAULT_MODALITIES
     fields["modalities"] = fields["modalities"] or default_modalities
+    if fields["pool_by"] is not None and fields["pool"] is not None:
+        raise UsageError("--pool-by forms pools anew, and --pool takes some that are there; give one of them")
     filter_file = fields["bids_filters"]
     fields["bids_filters"] = read_filter_file(filter_file) if filter_file else {}
     fields["n_cpus"] = fields["n_cpus"] or arguments.default_cpus(os.environ)
@@ -246,6 +250,17 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         help="names of bundled models, or .safetensors files, to use instead of the bundled models; "
         "for train: to start from",
     )
+    arguments.add(
+        group,
+        "--pool-by",
+        metavar="WHAT",
+        help="scans that have this in common share one edit, so that people keep what tells them apart: "
+        "protocol (scanner, sequence, TR, TE, TI, flip angle and voxel size in the sidecars), site (as the "
+        "level group finds it), session (the sessions of each participant under one protocol), or a column "
+        "of participants.tsv or scans.tsv; at the level group: only write the pools (default: each scan by "
+        "itself)",
+    )
+    arguments.add_pool(group, "or a folder of pools, one of which names each scan")
     arguments.add_save_transform(group)
     arguments.add_out_of_distribution(
         group,

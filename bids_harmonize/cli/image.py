@@ -109,6 +109,7 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         help="name of a bundled model, or .safetensors file (default: the bundled model for the modality, "
         "and for the BodyPart in the sidecar of IN, if any)",
     )
+    arguments.add_pool(group, "which the scan belongs to")
     arguments.add_save_transform(group)
     arguments.add_out_of_distribution(
         group, "fail", "fail (write nothing), skip (write it unchanged), or harmonize (but flag it)"

@@ -73,6 +73,7 @@ def _group(options: Options) -> int:
             options.bids_dir,
             filters=filters,
             column=options.site_column,
+            pool_by=options.pool_by,
             write=not options.dry_run,
         )
         for sentence in unreported(options.output_dir, filters):

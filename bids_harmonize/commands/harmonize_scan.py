@@ -16,6 +16,8 @@ from bids_harmonize.bids.body_part import body_parts_disagree
 from bids_harmonize.bids.contrast_agent import contrast_agent_stated_by
 from bids_harmonize.bids.derivatives import sidecar
 from bids_harmonize.bids.output_paths import sidecar_path, transform_path
+from bids_harmonize.commands.own_curve import own_curve, voxel_sizes
+from bids_harmonize.commands.pools import pool_record, pool_warnings
 from bids_harmonize.commands.scan_plan import ScanPlan, other_models
 from bids_harmonize.errors import OUT_OF_MEMORY, BadData, HarmonizeError, is_out_of_memory
 from bids_harmonize.files.atomic import write_atomically, write_json
@@ -79,7 +81,6 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
     _check_memory(image, plan.path, plan.options.mem_bytes)
     scan = LoadedScan.of_image(image)
     harmonized = plan.model.harmonize_loaded(scan)
-    _log_details(plan, harmonized)
     score = harmonized.ood_score
     unlike = _describe_ood(plan, score) if score and score.is_ood else None
     if unlike and plan.options.out_of_distribution == "fail":
@@ -88,30 +89,38 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
         )
     # Once the old sidecar is gone, a run that is stopped here is done again by the next.
     plan.clear()
-    provenance = _provenance(plan, harmonized)
     if unlike and plan.options.out_of_distribution == "skip":
+        _log_details(plan, harmonized)
         provenance = replace(
-            provenance,
+            _provenance(plan, harmonized),
             harmonized=False,
             warnings=[unlike, *_doubts(plan), *_grid_warnings(scan), *harmonized.remarks],
             intensities=_intensities(plan, scan, harmonized.brain, None),
         )
         result = _write(plan, plan.unharmonized, pass_through(scan), provenance, start)
         return WrittenScan(result=result, before=None, after=scan)
+    own = own_curve(scan, harmonized)
+    pool = pool_record(plan.pool, own)
+    if plan.pool is not None and pool.fits:
+        harmonized = harmonized.followed_by(plan.pool.shared.replacing(own, plan.pool.others), scan)
+    _log_details(plan, harmonized)
     after = LoadedScan(image=harmonized.image, voxels=harmonized.voxels)
     provenance = replace(
-        provenance,
+        _provenance(plan, harmonized),
         harmonized=True,
         output_scale=_output_scale(plan.model),
         warnings=[
             *([unlike] if unlike else []),
             *_doubts(plan),
             *_enhancement(plan),
+            *pool_warnings(plan.pool, pool),
             *_voxel_warnings(scan),
             *_grid_warnings(scan),
             *harmonized.remarks,
         ],
         edit=harmonized.edit,
+        overall_curve=own,
+        pool=pool,
         intensities=_intensities(plan, scan, harmonized.brain, after),
     )
     transform = harmonized.transform if plan.options.save_transform else None
@@ -208,6 +217,7 @@ def _provenance(plan: ScanPlan[Model], result: Harmonized) -> Provenance:
         threads=torch.get_num_threads(),
         seed=options.seed,
         out_of_distribution=_out_of_distribution(result.ood_score),
+        voxel_sizes=voxel_sizes(result.image),
     )
 
 

@@ -6,11 +6,13 @@ import logging
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import metadata as packages
 from math import ceil
+from pathlib import Path
 
 from bids_harmonize.bids.dataset_files import (
     container,
@@ -23,10 +25,12 @@ from bids_harmonize.bids.logs import write_run_log
 from bids_harmonize.bids.output_paths import prepare_output, report_path
 from bids_harmonize.bids.run import Run, conflicts
 from bids_harmonize.commands.harmonize_scan import memory_needed
+from bids_harmonize.commands.pools import assign, form_and_write, given_pools
 from bids_harmonize.commands.run_context import (
     RunContext,
     RunResult,
     RunStatus,
+    RunTask,
     load_models,
     write_report,
 )
@@ -37,10 +41,11 @@ from bids_harmonize.execution.progress import STATUS, time_left
 from bids_harmonize.execution.slurm_jobs import ClusterSpec
 from bids_harmonize.files.atomic import remove_stale_temp_files
 from bids_harmonize.imaging.nifti import open_image
-from bids_harmonize.model.card import model_cards
+from bids_harmonize.model.card import ModelInfo, bundled_models, find_model, model_cards
 from bids_harmonize.model.loading import torch_device
 from bids_harmonize.options import Options
 from bids_harmonize.report.components.pictures import matplotlib_cache_dir
+from bids_harmonize.results.pool import Measured, Pool, PoolOfScan
 from bids_harmonize.results.reading import participants_with_results
 from bids_harmonize.version import version
 
@@ -63,9 +68,10 @@ def harmonize_runs(options: Options, runs: Sequence[Run], skipped: int = 0) -> i
     require_own_dataset(options.output_dir)
     workers, threads = workers_and_threads(options, len(runs))
     _check_models(options, workers)
+    given = given_pools(options.pool, model_infos(options)) if options.pool is not None else []
     _write_dataset_files(options)
     with matplotlib_cache_dir(options.output_dir):
-        results = list(_harmonize_all(options, runs, workers, threads))
+        results = list(_harmonize_all(options, runs, given, workers, threads))
     if options.verbosity >= 0:
         print(*_failures(results), *_summary_lines(len(runs), results, skipped), sep="\n")
         print(f"results are in {options.output_dir}")
@@ -125,19 +131,31 @@ def _write_dataset_files(options: Options) -> None:
     write_run_log(options.output_dir, options.command, os.environ, versions)
 
 
-def _harmonize_all(options: Options, runs: Sequence[Run], workers: int, threads: int) -> Iterator[RunResult]:
+def model_infos(options: Options) -> list[ModelInfo]:
+    """What is known of the models without their weights, those asked for first."""
+    return [find_model(model)[1] for model in (*options.models, *bundled_models())]
+
+
+def _harmonize_all(
+    options: Options, runs: Sequence[Run], given: Sequence[Pool], workers: int, threads: int
+) -> Iterator[RunResult]:
     """Yield what became of every run, and then of the pages that were not written."""
     context = RunContext(options=options, threads=threads, conflicting=conflicts(runs))
     try:
         with _open_executor(options, workers, threads) as executor:
+            pools = _form_pools(executor, context, runs) if options.pool_by is not None else given
+            assigned = assign(runs, pools, model_infos(options)) if pools else {}
+            if options.pool is not None:
+                problems = {**_without_pool(options.pool, assigned), **context.conflicting}
+                context = replace(context, conflicting=problems)
             pages = _Pages(executor, context, runs)
             results = OrderedMap(
                 executor,
                 context.attempt,
-                runs,
+                [RunTask(run=run, pool=assigned.get(run.path)) for run in runs],
                 on_worker_killed=context.killed,
                 is_last=lambda result: options.stop_on_first_crash and result.status is RunStatus.FAILED,
-                memory_needed=_memory_of_run,
+                memory_needed=lambda task: _memory_of_run(task.run),
                 # Each worker of a cluster has memory of its own.
                 memory_budget=None if options.scheduler else options.mem_bytes,
             )
@@ -150,6 +168,35 @@ def _harmonize_all(options: Options, runs: Sequence[Run], workers: int, threads:
             yield from unwritten
     finally:
         log.info("", extra=STATUS)
+
+
+def _form_pools(executor: Executor, context: RunContext, runs: Sequence[Run]) -> list[Pool]:
+    """Measure all runs, and form and write the pools of those that belong together."""
+    options, measured = context.options, list[Measured | None]()
+    own_curves = OrderedMap(
+        executor,
+        context.measure,
+        runs,
+        # It will be killed again when it is harmonized, and that is told.
+        on_worker_killed=lambda run: None,
+        is_last=lambda one: False,
+        memory_needed=_memory_of_run,
+        memory_budget=None if options.scheduler else options.mem_bytes,
+    )
+    for number, one in enumerate(own_curves, start=1):
+        log.info("measuring %d of %d for the pools", number, len(runs), extra=STATUS)
+        measured.append(one)
+    require_output_exists(options.output_dir)
+    return form_and_write(str(options.pool_by), measured, options.bids_dir, options.output_dir)
+
+
+def _without_pool(path: Path, assigned: Mapping[Path, PoolOfScan | None]) -> dict[Path, str]:
+    """For the path of each run that belongs to none of the pools, a sentence that says so."""
+    return {
+        run: f"{run} belongs to no pool in {path}; form the pools again, or select the scans that do"
+        for run, pool in assigned.items()
+        if pool is None
+    }
 
 
 def _log_progress(results: Iterator[RunResult], runs: Sequence[Run], workers: int) -> Iterator[RunResult]:

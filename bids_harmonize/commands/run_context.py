@@ -23,6 +23,7 @@ from bids_harmonize.commands.harmonize_scan import (
     as_user_error,
     harmonize_scan,
 )
+from bids_harmonize.commands.own_curve import measure_own
 from bids_harmonize.commands.scan_plan import RunSkipped, ScanPlan, plan_run
 from bids_harmonize.errors import (
     OUT_OF_MEMORY,
@@ -42,6 +43,7 @@ from bids_harmonize.report.participant.build import (
     draw_scan_figures,
     write_participant_report,
 )
+from bids_harmonize.results.pool import Measured, PoolOfScan
 from bids_harmonize.results.reading import has_results
 
 log = logging.getLogger("bids_harmonize")
@@ -85,6 +87,14 @@ class RunResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunTask:
+    """A run to be harmonized, and the pool that it is in, or None."""
+
+    run: Run
+    pool: PoolOfScan | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunContext:
     """What every process that harmonizes needs to know.
 
@@ -93,20 +103,30 @@ class RunContext:
     threads
         Threads of each process.
     conflicting
-        For the path of each run whose result would overwrite another's, a sentence that says so.
+        For the path of each run that must not be harmonized, a sentence that says why.
     """
 
     options: Options
     threads: int
     conflicting: Mapping[Path, str]
 
-    def attempt(self, run: Run) -> RunResult:
+    def measure(self, run: Run) -> Measured | None:
+        """Find a run's own curve; None if it can be in no pool. What is wrong with it `attempt` says."""
+        torch.set_num_threads(self.threads)
+        try:
+            return measure_own(plan_run(self.options, run, self._models, self.conflicting), run)
+        except Exception:
+            log.debug("%s: it is in no pool", run.relative, exc_info=True)
+            return None
+
+    def attempt(self, task: RunTask) -> RunResult:
         """Harmonize a run, if need be; what goes wrong is in the result."""
+        run = task.run
         torch.set_num_threads(self.threads)
         remove_stale_temp_files(self.options.output_dir / f"sub-{run.subject}", deep=True)
         start = time.monotonic()
         try:
-            result = self._harmonize(run)
+            result = self._harmonize(task)
         except RunSkipped as reason:
             result = RunResult(status=RunStatus.SKIPPED, message=str(reason))
         except Exception as error:
@@ -118,10 +138,10 @@ class RunContext:
         with matplotlib_cache_dir(self.options.output_dir):
             return write_report(self.options, label, self._cards)
 
-    def killed(self, run: Run) -> RunResult:
+    def killed(self, task: RunTask) -> RunResult:
         """The result of a run whose worker process was killed twice."""
-        message = f"{run.path}: {WORKER_KILLED}; allow more memory or lower --n-cpus"
-        return failed_run(self.options, run, BadData(message))
+        message = f"{task.run.path}: {WORKER_KILLED}; allow more memory or lower --n-cpus"
+        return failed_run(self.options, task.run, BadData(message))
 
     def report_killed(self, label: str) -> RunResult:
         """The result of a page whose worker process was killed twice."""
@@ -135,8 +155,8 @@ class RunContext:
     def _cards(self) -> dict[str, ModelCard]:
         return {model.sha256: model.card for model in reversed(self._models)}
 
-    def _harmonize(self, run: Run) -> RunResult:
-        plan = plan_run(self.options, run, self._models, self.conflicting)
+    def _harmonize(self, task: RunTask) -> RunResult:
+        plan = plan_run(self.options, task.run, self._models, self.conflicting, task.pool)
         if plan.complete and not self.options.force:
             return RunResult(status=RunStatus.UP_TO_DATE, message=f"{plan.name} is up to date")
         try:

@@ -24,6 +24,7 @@ from bids_harmonize.files.checksum import file_sha256
 from bids_harmonize.imaging.body_part import body_part_term
 from bids_harmonize.model.card import WEIGHTS, ModelInfo, bundled_models, read_card
 from bids_harmonize.options import Options, ScanOptions
+from bids_harmonize.results.pool import PoolOfScan
 from bids_harmonize.results.provenance import ProvenanceOptions
 from bids_harmonize.results.resume import is_up_to_date, remove_output
 
@@ -70,6 +71,8 @@ class ScanPlan(Generic[ModelT]):
         The model, with its weights if the plan is to be carried out; otherwise its card is enough.
     output, unharmonized
         The image if it is harmonized, and if it is passed through.
+    pool
+        The pool that the scan shares its edit with, or None.
     """
 
     path: Path
@@ -82,6 +85,7 @@ class ScanPlan(Generic[ModelT]):
     output: Path
     unharmonized: Path
     options: ScanOptions
+    pool: PoolOfScan | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -104,6 +108,7 @@ class ScanPlan(Generic[ModelT]):
             save_transform=self.options.save_transform,
             seed=self.options.seed,
             out_of_distribution=None if in_distribution else self.options.out_of_distribution,
+            pool=None if self.pool is None else self.pool.sha256,
         )
 
     def clear(self) -> None:
@@ -121,14 +126,21 @@ class ScanPlan(Generic[ModelT]):
 
 
 def plan_run(
-    options: Options, run: Run, models: Sequence[ModelT], conflicting: Mapping[Path, str]
+    options: Options,
+    run: Run,
+    models: Sequence[ModelT],
+    conflicting: Mapping[Path, str],
+    pool: PoolOfScan | None = None,
 ) -> ScanPlan[ModelT]:
     """Decide what to do with a run of a dataset.
 
     Parameters
     ----------
     conflicting
-        For the path of each run whose result would overwrite another's, a sentence that says so.
+        For the path of each run that must not be harmonized, such as one whose result would overwrite
+        another's, a sentence that says so.
+    pool
+        The pool of the run, or None.
 
     Raises
     ------
@@ -157,6 +169,7 @@ def plan_run(
         output=output,
         unharmonized=unharmonized_path(options.output_dir, run),
         options=options,
+        pool=pool,
     )
 
 

@@ -7,13 +7,14 @@ import logging
 import os
 import traceback
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from bids_harmonize.bids.output_paths import sidecar_path, transform_path
 from bids_harmonize.commands.harmonize_scan import as_user_error, harmonize_scan
+from bids_harmonize.commands.pools import given_pools
 from bids_harmonize.commands.scan_plan import NoMatchingModel, ScanPlan, model_for
 from bids_harmonize.errors import BadData, UsageError
 from bids_harmonize.execution.progress import STATUS, TRACE, start_logging
@@ -24,6 +25,7 @@ from bids_harmonize.imaging.nifti import open_image
 from bids_harmonize.model.card import bundled_models
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.options import ImageOptions
+from bids_harmonize.results.pool import PoolOfScan, pool_of
 from bids_harmonize.results.provenance import is_own_sidecar
 
 log = logging.getLogger("bids_harmonize")
@@ -67,18 +69,28 @@ def _plan(options: ImageOptions) -> ScanPlan[Model]:
     metadata = read_object(beside) if os.path.lexists(beside) else {}
     models = [Model.load(model, options.device) for model in options.models or bundled_models()]
     modality = options.modality or models[0].card.modality
+    model = _model(options, modality, metadata, models)
     return ScanPlan(
         path=options.source,
         name=str(options.source),
         suffix=modality,
         source=options.source.as_uri(),
         metadata=metadata,
-        model=_model(options, modality, metadata, models),
+        model=model,
         input_sha256=file_sha256(options.source),
         output=options.output,
         unharmonized=options.output,
         options=options,
+        pool=None if options.pool is None else _pool(options.pool, options.source, modality, model),
     )
+
+
+def _pool(path: Path, source: Path, modality: str, model: Model) -> PoolOfScan:
+    name = PurePosixPath(source.name)
+    pool = pool_of(name, modality, model.sha256, given_pools(path, [model]))
+    if pool is None:
+        raise BadData(f"{source} belongs to no pool in {path}; name the file of a pool of {modality} scans")
+    return pool.of_scan(name)
 
 
 def _model(options: ImageOptions, modality: str, metadata: Mapping[str, Any], models: list[Model]) -> Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -54,6 +55,11 @@ def is_float32_ratio(value: object) -> bool:
 def is_rising(value: object) -> bool:
     """Whether it is a list of such numbers, none smaller than the one before."""
     return isinstance(value, list) and all(map(is_float32, value)) and value == sorted(value)
+
+
+def is_strictly_rising(value: object) -> bool:
+    """Whether it is a list of numbers, each larger than the one before."""
+    return isinstance(value, list) and list_of(is_number)(value) and all(a < b for a, b in pairwise(value))
 
 
 def list_of(fits: Callable[[object], bool], length: int | None = None) -> Callable[[object], bool]:

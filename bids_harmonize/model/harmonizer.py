@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from nibabel.nifti1 import Nifti1Image
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_harmonize.errors import BadData, is_out_of_memory
@@ -97,6 +98,16 @@ class Harmonized:
     def out_of_distribution(self) -> bool:
         """Whether the model is known not to be meant for such a scan."""
         return self.ood_score is not None and self.ood_score.is_ood
+
+    def followed_by(
+        self, curve: Callable[[NDArray[np.float64]], NDArray[np.float64]], scan: LoadedScan
+    ) -> Self:
+        """The same scan with a rising curve, from logarithm to logarithm, applied to the outputs."""
+        transform = self.transform.followed_by(curve)
+        output = transform.apply_to_voxels(scan.voxels)
+        changed = summarize_edit(scan.voxels, output, scan.scale)
+        edit = replace(self.edit, gain=changed.gain, order_violations=changed.order_violations)
+        return replace(self, image=with_voxels(scan.image, output), transform=transform, edit=edit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from nibabel.nifti1 import Nifti1Image
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -68,6 +70,13 @@ class Transform:
         with torch.no_grad():
             result = slice_volume(self.curves, cells, torch.from_numpy(voxels), chunk_voxels, unit=self.scale)
         return np.asarray(result.numpy())
+
+    def followed_by(self, curve: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Self:
+        """The edit and then a rising curve, from logarithm to logarithm, of its outputs; zero stays zero."""
+        outputs = self.curves.cpu().double().numpy()
+        positive = outputs > 0
+        outputs[positive] = np.exp(curve(np.log(outputs[positive])))
+        return replace(self, curves=torch.from_numpy(outputs).float().to(self.curves.device))
 
     def save(self, path: Path) -> None:
         """Write the transform as safetensors."""

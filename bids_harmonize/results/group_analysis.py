@@ -14,6 +14,7 @@ from bids_harmonize.measures.scan_intensities import BEFORE_AND_AFTER, TISSUES, 
 from bids_harmonize.measures.site_classifier import SiteClassification, classify_sites
 from bids_harmonize.measures.site_distance import SiteDistances, site_distances
 from bids_harmonize.measures.types import Array
+from bids_harmonize.results.pool import Pool
 from bids_harmonize.results.reading import Result
 
 # Iglewicz & Hoaglin 1993, "How to Detect and Handle Outliers".
@@ -37,10 +38,13 @@ class Group:
         One result per scan.
     sites
         Their sites, in the same order.
+    pools
+        The pools of those that share an edit.
     """
 
     results: Sequence[Result]
     sites: Sites
+    pools: Sequence[Pool] = ()
 
     @cached_property
     def in_brain(self) -> bool:

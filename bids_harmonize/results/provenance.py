@@ -13,6 +13,7 @@ from bids_harmonize.files.checksum import options_hash
 from bids_harmonize.files.json_fields import JsonFields, json_key
 from bids_harmonize.files.json_object import read_object
 from bids_harmonize.files.schema import is_flag, is_float32, is_number, is_positive, is_text, list_of
+from bids_harmonize.measures.overall_curve import OverallCurve
 from bids_harmonize.measures.scan_intensities import ScanIntensities
 from bids_harmonize.model.edit_summary import Edit
 
@@ -26,6 +27,7 @@ class ProvenanceOptions(JsonFields):
     out_of_distribution: str | None = json_key("OutOfDistribution", is_text)
     device: str | None = json_key("Device", is_text)
     models: Sequence[str] | None = json_key("Models", list_of(is_text))
+    pool: str | None = json_key("PoolSHA256", is_text)
 
     @property
     def sha256(self) -> str:
@@ -63,6 +65,41 @@ class OutOfDistribution(JsonFields):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PoolRecord(JsonFields):
+    """The pool that a scan shares its edit with.
+
+    Attributes
+    ----------
+    label, rule
+        What its scans have in common, and how that was found.
+    sha256
+        Checksum of its file.
+    others
+        How many other scans share the curve.
+    share
+        How much of the shared curve the scan takes, from 0 to 1; the rest is its own.
+    gain
+        Factor that brings the scan's intensities to those of the shared curve.
+    distance
+        How far its own curve is from the shared one: the root mean square of the difference of logarithms.
+    fits
+        Whether it is of the pool; else it was harmonized by itself.
+    curve
+        The shared curve.
+    """
+
+    label: str | None = json_key("Label", is_text)
+    rule: str | None = json_key("Rule", is_text)
+    sha256: str | None = json_key("SHA256", is_text)
+    others: int | None = json_key("OtherScans", is_number)
+    share: float | None = json_key("Share", is_number)
+    gain: float | None = json_key("Gain", is_positive)
+    distance: float | None = json_key("Distance", is_number)
+    fits: bool | None = json_key("Fits", is_flag)
+    curve: OverallCurve = json_key("SharedCurve", OverallCurve)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance(JsonFields):
     """How an image was made and what was measured on it; older releases wrote less, which is then None.
 
@@ -86,6 +123,12 @@ class Provenance(JsonFields):
         What a user should look at before the image is used.
     edit
         Summary of what harmonization did; empty if the image was passed through.
+    overall_curve
+        What harmonization by itself, without a pool, did to the scan as a whole.
+    pool
+        The pool that it shares its edit with; empty where there is none.
+    voxel_sizes
+        Voxel size, mm.
     elapsed_seconds
         Seconds that reading, harmonizing and writing took.
     """
@@ -107,6 +150,9 @@ class Provenance(JsonFields):
     out_of_distribution: OutOfDistribution = json_key("OutOfDistribution", OutOfDistribution)
     warnings: Sequence[str] = json_key("Warnings", list_of(is_text), default=())
     edit: Edit = json_key("Edit", Edit)
+    overall_curve: OverallCurve = json_key("OverallCurve", OverallCurve)
+    pool: PoolRecord = json_key("Pool", PoolRecord)
+    voxel_sizes: Sequence[float] | None = json_key("VoxelSizes", list_of(is_positive, 3))
     intensities: ScanIntensities = json_key("Intensities", ScanIntensities)
     elapsed_seconds: float | None = json_key("ElapsedSeconds", is_float32)
 

@@ -40,6 +40,8 @@ VALUES = {
     "ACTION": "fail",
     "FROM": "60",
     "TO": "100",
+    "WHAT": "site",
+    "PATH": "pool",
 }
 
 
@@ -85,7 +87,7 @@ def test_defaults(dataset: Path) -> None:
         is None
     )
     assert options.label_maps is None
-    assert options.site_column is None
+    assert options.site_column is options.pool_by is options.pool is None
     assert options.out_of_distribution == "skip"
     assert (options.device, options.seed, options.reference_size, options.verbosity) == ("auto", 0, 13, 0)
     switches = (
@@ -150,6 +152,9 @@ def test_levels(dataset: Path, level: str) -> None:
         (["--steps", "100"], "steps", 100),
         (["--out-of-distribution", "fail"], "out_of_distribution", "fail"),
         (["--out_of_distribution=harmonize"], "out_of_distribution", "harmonize"),
+        (["--pool-by", "protocol"], "pool_by", "protocol"),
+        (["--pool_by", "Scanner 2"], "pool_by", "Scanner 2"),
+        (["--pool", "/p"], "pool", Path("/p")),
         (["--site-column", "Scanner 2"], "site_column", "Scanner 2"),
         (["--site_column", "ward"], "site_column", "ward"),
         (["--label-maps", "/"], "label_maps", Path("/")),
@@ -163,6 +168,11 @@ def test_levels(dataset: Path, level: str) -> None:
 )
 def test_options(dataset: Path, arguments: list[str], field: str, value: object) -> None:
     assert getattr(_parse(dataset, *arguments), field) == value
+
+
+def test_pools_are_formed_or_taken_not_both(dataset: Path) -> None:
+    with pytest.raises(UsageError, match="give one of them"):
+        _parse(dataset, "--pool-by", "site", "--pool", "/p")
 
 
 def test_notrack_changes_nothing(dataset: Path) -> None:

@@ -16,7 +16,7 @@ from bids_harmonize.bids.filters import Filters
 from bids_harmonize.bids.query import select_runs
 from bids_harmonize.cli.dataset import parse
 from bids_harmonize.commands import participant, run_context
-from bids_harmonize.commands.run_context import RunStatus
+from bids_harmonize.commands.run_context import RunStatus, RunTask
 from tests.helpers.toy_datasets import (
     counts,
     expected_files,
@@ -369,7 +369,7 @@ def test_a_scan_whose_process_was_killed_is_a_failure_with_a_crash_file(tmp_path
     )
     (run,) = select_runs(dataset, Filters(), None)
     assert harmonize(dataset, output, "participant").code == 0
-    outcome = job.killed(run)
+    outcome = job.killed(RunTask(run=run))
     assert (outcome.status, outcome.exit_code) == (RunStatus.FAILED, 65)
     assert str(run.path) in outcome.message
     assert outcome.crash is not None

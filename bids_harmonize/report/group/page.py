@@ -17,7 +17,8 @@ from bids_harmonize.bids.logs import Crash
 from bids_harmonize.measures import site_classifier
 from bids_harmonize.measures.scan_intensities import BEFORE_AND_AFTER, TISSUES
 from bids_harmonize.report.components.page import render_page
-from bids_harmonize.report.group.panels import MAX_LINES
+from bids_harmonize.report.components.panels import MAX_LINES
+from bids_harmonize.report.group.pool_section import pool_section
 from bids_harmonize.report.group.site_sections import (
     MAX_SITES,
     TISSUE_COLOURS,
@@ -94,6 +95,7 @@ def group_page(suffix: str, group: Group, failed: Sequence[Crash]) -> str:
         max_listed=MAX_LISTED,
         intensities=intensity_panels(group),
         matrices=distance_matrices(group),
+        pools=pool_section(group),
         classified=_classified(group),
         tissues=tissue_section(group),
         sites_left_out=len({label for label in group.sites.labels if label}) - MAX_SITES,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bids_harmonize.measures.scan_intensities import BEFORE_AND_AFTER, TISSUES
 from bids_harmonize.measures.types import Array
 from bids_harmonize.report.components.numbers import digits, percent, pluralize
-from bids_harmonize.report.group.panels import Panel, PanelGrid, PanelRow, density_panel, dots_panel
+from bids_harmonize.report.components.panels import Panel, PanelGrid, PanelRow, density_panel, dots_panel
 from bids_harmonize.results.group_analysis import Group
 from bids_harmonize.results.site_summaries import (
     GroupIntensities,

@@ -9,9 +9,11 @@ from urllib.parse import unquote
 
 from markupsafe import Markup
 
+from bids_harmonize.measures.shared_curve import SharedCurve
 from bids_harmonize.model.card import ModelCard
 from bids_harmonize.report.components.numbers import join_values
 from bids_harmonize.report.components.page import render_page
+from bids_harmonize.report.components.panels import Panel, pool_panel
 from bids_harmonize.report.participant.edit_map import edit_ramp
 from bids_harmonize.report.participant.manifest import FigureInputs, FigureManifest
 from bids_harmonize.report.participant.methods import methods
@@ -82,6 +84,15 @@ class ScanSection:
         return Markup(self.scan.drawing(what).read_text(encoding="utf-8"))
 
     @property
+    def pool_panel(self) -> Panel | None:
+        """The curve of its pool and its own; None where it is in none."""
+        pool, own = self.provenance.pool, self.provenance.overall_curve
+        if not (pool.curve.known and own.known):
+            return None
+        shared = SharedCurve(curve=pool.curve, scans=pool.others or 0)
+        return pool_panel(shared, [own], f"The curve of the pool {pool.label}, and the scan's own")
+
+    @property
     def details(self) -> list[tuple[str, str]]:
         """Files, versions and settings, as far as they are known."""
         provenance, metadata = self.provenance, self.result.metadata
@@ -91,6 +102,8 @@ class ScanSection:
             ("SHA-256 of the original", provenance.input_sha256),
             ("Model", provenance.model),
             ("SHA-256 of the weights", provenance.model_sha256),
+            ("Pool", self.provenance.pool.label),
+            ("SHA-256 of the pool", self.provenance.pool.sha256),
             ("Model made on", self.card.created if self.card else None),
             ("bids-harmonize", provenance.version),
             ("Command", shlex.join(provenance.command) if provenance.command else "not recorded"),

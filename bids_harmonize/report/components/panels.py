@@ -1,4 +1,4 @@
-"""Small panels for many sites: a row per site, before and after side by side.
+"""Small panels, such as a row per site with before and after side by side.
 
 They are drawn by hand as stretched SVG, in which a thousand scans take few bytes; all text stays outside, in
 HTML.
@@ -10,13 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bids_harmonize.measures.overall_curve import OverallCurve
+from bids_harmonize.measures.shared_curve import SharedCurve
 from bids_harmonize.measures.types import Array
 
 # A site with more scans shows this many of them, spread over all of its scans.
 MAX_LINES = 12
 # Lengths are in units of the SVG.
-WIDTH, HEIGHT, ROW = 300, 60, 16
+WIDTH, HEIGHT, TALL, ROW = 300, 60, 150, 16
+
+Polyline = tuple[Array, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,7 @@ def density_panel(site: Array, mean: Array, highest: float, description: str) ->
     highest
         Density that reaches the top of the panel.
     """
-    some = site[np.unique(np.linspace(0, len(site) - 1, MAX_LINES).round().astype(int))]
+    some = site[_some(len(site))]
     return Panel(
         paths=[
             SvgPath(kind="all", data=f"{_line(mean, highest)}L{WIDTH} {HEIGHT}L0 {HEIGHT}Z"),
@@ -110,6 +115,44 @@ def dots_panel(rows: Sequence[tuple[Array, str]], limits: tuple[float, float], d
         middle = f"M{np.median(across):.1f} {ROW * (n + 0.05):.1f}V{ROW * (n + 0.95):.1f}"
         paths += [SvgPath(kind=f"dots {colour}", data=dots), SvgPath(kind="middle", data=middle)]
     return Panel(paths=paths, height=ROW * len(rows), description=description)
+
+
+def curves_panel(shared: Polyline, own: Sequence[Polyline], description: str) -> Panel:
+    """A curve and those that it was made of, from intensity before to intensity after.
+
+    Parameters
+    ----------
+    shared, own
+        Places along both axes, not negative.
+    """
+    some = [own[n] for n in _some(len(own))]
+    right, top = (max(float(line[axis].max()) for line in (shared, *some)) or 1.0 for axis in (0, 1))
+
+    def path(kind: str, line: Polyline) -> SvgPath:
+        across, upwards = line[0] / right * WIDTH, TALL * (1 - line[1] / top)
+        points = (f"{x:.0f} {y:.1f}" for x, y in zip(across, upwards, strict=True))
+        return SvgPath(kind=kind, data=f"M{'L'.join(points)}")
+
+    paths = [*(path("scan", line) for line in some), path("site", shared)]
+    return Panel(paths=paths, height=TALL, description=description)
+
+
+def pool_panel(shared: SharedCurve, own: list[OverallCurve], description: str) -> Panel:
+    """The shared curve over scans' own curves, each times its gain."""
+    return curves_panel(
+        _intensities(shared.curve, 0.0),
+        [_intensities(curve, shared.log_gain(curve)) for curve in own],
+        description,
+    )
+
+
+def _some(count: int) -> NDArray[np.intp]:
+    """At most `MAX_LINES` of so many places, spread over all of them."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_LINES)).round().astype(np.intp))
+
+
+def _intensities(curve: OverallCurve, gain: float) -> Polyline:
+    return np.exp(np.array(curve.inputs) + gain), np.exp(np.array(curve.outputs))
 
 
 def _line(densities: Array, highest: float) -> str:

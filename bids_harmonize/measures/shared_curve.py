@@ -1,0 +1,114 @@
+"""One curve for all scans of a protocol.
+
+The overall curves of scans of one protocol differ by the gain of each scan, and by what is special about each
+person: the network, which sees one scan, cannot tell a person from a protocol. The shared curve is the median
+of them all, each brought to it by a gain; so people keep what tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy.optimize import brentq
+
+from bids_harmonize.measures.overall_curve import OverallCurve
+
+# Points of a shared curve, and rounds in which it and the gains are found in turn.
+POINTS, ROUNDS = 64, 20
+# With so many others a scan takes the shared curve as it is; with fewer it keeps a share of its own, as they
+# say less of the protocol.
+OTHERS_IN_FULL = 4
+# How far a scan's own curve may be from the shared one, as the root mean square of the difference of
+# logarithms over its voxels; scans of another contrast are farther.
+MAX_DISTANCE = 0.15
+# Gains are looked for within this factor of the first guess, as a logarithm.
+MAX_LOG_GAIN = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedCurve:
+    """The curve that scans of one protocol share.
+
+    Attributes
+    ----------
+    curve
+        From the intensities of each scan, times its gain, to outputs.
+    scans
+        How many scans it is the median of.
+    """
+
+    curve: OverallCurve
+    scans: int
+
+    @classmethod
+    def of(cls, curves: Sequence[OverallCurve]) -> Self:
+        """What curves share, of which there is at least one."""
+        lowest = float(np.median([one.outputs[0] for one in curves]))
+        highest = float(np.median([one.outputs[-1] for one in curves]))
+        outputs = np.linspace(lowest, highest, POINTS)
+        # Read from outputs to inputs, a gain shifts a curve as a whole.
+        inputs = np.stack([one.inverse(outputs) for one in curves])
+        gains = -inputs.mean(axis=1)
+        for _ in range(ROUNDS):
+            shared = np.median(inputs + gains[:, None], axis=0)
+            gains = np.median(shared - inputs, axis=1)
+        return cls(curve=OverallCurve.through(shared, outputs), scans=len(curves))
+
+    def log_gain(self, own: OverallCurve) -> float:
+        """The gain of a scan, as a logarithm: with it, the mean output over its voxels is that of its own."""
+        inputs, outputs = np.array(own.inputs), np.array(own.outputs)
+        guess = float(np.mean(self.curve.inverse(outputs) - inputs))
+        return float(
+            brentq(
+                lambda gain: float(np.mean(self.curve(inputs + gain) - outputs)),
+                guess - MAX_LOG_GAIN,
+                guess + MAX_LOG_GAIN,
+            )
+        )
+
+    def distance(self, own: OverallCurve) -> float:
+        """How far a scan's own curve is from the shared one, whatever its gain."""
+        instead = self.curve(np.array(own.inputs) + self.log_gain(own))
+        return float(np.sqrt(np.mean(np.square(instead - own.outputs))))
+
+    def fits(self, own: OverallCurve) -> bool:
+        """Whether a scan may be of the protocol."""
+        return self.distance(own) <= MAX_DISTANCE
+
+    def replacing(self, own: OverallCurve, others: int) -> OverallCurve:
+        """From the outputs of a scan's own curve to those that it gets instead.
+
+        Parameters
+        ----------
+        others
+            How many other scans the shared curve is made of.
+        """
+        instead = self.curve(np.array(own.inputs) + self.log_gain(own))
+        share = share_of_pool(others)
+        return OverallCurve.through(
+            np.array(own.outputs), share * instead + (1 - share) * np.array(own.outputs)
+        )
+
+
+def share_of_pool(others: int) -> float:
+    """How much of the shared curve a scan takes, from 0 to 1, given how many others it is made of."""
+    return min(1.0, others / OTHERS_IN_FULL)
+
+
+def share_curve(curves: Mapping[str, OverallCurve]) -> tuple[SharedCurve, dict[str, float]]:
+    """The curve that scans share, and the distance of each that does not fit and is left out of it.
+
+    They are left out one by one, the farthest first; there is at least one scan, and one fits itself.
+    """
+    kept, left_out = dict(sorted(curves.items())), dict[str, float]()
+    while True:
+        shared = SharedCurve.of(list(kept.values()))
+        distances = {name: shared.distance(own) for name, own in kept.items()}
+        farthest = max(distances, key=lambda name: (distances[name], name))
+        if distances[farthest] <= MAX_DISTANCE or len(kept) == 1:
+            return shared, left_out
+        left_out[farthest] = distances[farthest]
+        del kept[farthest]

@@ -1,0 +1,115 @@
+"""Scans of one protocol share a curve: each keeps its gain and what is special about its person."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bids_harmonize.measures.overall_curve import OverallCurve
+from bids_harmonize.measures.shared_curve import (
+    MAX_DISTANCE,
+    OTHERS_IN_FULL,
+    SharedCurve,
+    share_curve,
+    share_of_pool,
+)
+
+seeds = st.integers(0, 2**31)
+
+
+def protocol_curve(inputs: np.ndarray) -> np.ndarray:
+    """What the edit of one protocol does to logarithms of intensities around 0."""
+    return 0.8 * inputs + 0.1 * np.sin(2 * inputs)
+
+
+def own_curve(rng: np.random.Generator, *, gain: float = 0.0, error: float = 0.03) -> OverallCurve:
+    """The curve of one scan: the protocol's, for a gain, with a smooth error of its prediction."""
+    inputs = np.sort(rng.uniform(-1.5, 0.3, 32))
+    wrong = error * rng.normal() * inputs
+    return OverallCurve.through(inputs - gain, protocol_curve(inputs) + wrong)
+
+
+def scans(count: int, seed: int = 0, *, error: float = 0.03) -> list[OverallCurve]:
+    rng = np.random.default_rng(seed)
+    return [own_curve(rng, gain=float(rng.normal()), error=error) for _ in range(count)]
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_gains_do_not_matter_and_come_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gains = rng.normal(size=6)
+    curves = [own_curve(rng, gain=float(gain), error=0.0) for gain in gains]
+    shared = SharedCurve.of(curves)
+    assert max(shared.distance(curve) for curve in curves) < 0.02
+    found = np.array([shared.log_gain(curve) for curve in curves])
+    np.testing.assert_allclose(found - found.mean(), gains - gains.mean(), atol=0.02)
+
+
+def test_errors_of_single_predictions_are_gone() -> None:
+    rng = np.random.default_rng(0)
+    gains = rng.normal(size=21).tolist()
+    curves = [own_curve(rng, gain=gain, error=0.1) for gain in gains]
+    shared = SharedCurve.of(curves)
+    tissues = np.array([-0.6, 0.0])
+    own = [np.diff(curve(tissues - gain))[0] for curve, gain in zip(curves, gains, strict=True)]
+    found = [
+        np.diff(shared.replacing(curve, 20)(curve(tissues - gain)))[0]
+        for curve, gain in zip(curves, gains, strict=True)
+    ]
+    assert np.std(found) < 0.25 * np.std(own)
+    assert np.mean(found) == pytest.approx(np.diff(protocol_curve(tissues))[0], abs=0.05)
+
+
+@settings(max_examples=20)
+@given(seeds, st.integers(0, 8))
+def test_what_replaces_outputs_rises(seed: int, others: int) -> None:
+    curves = scans(5, seed, error=0.1)
+    replaced = SharedCurve.of(curves).replacing(curves[0], others)
+    assert np.all(np.diff(replaced.inputs) > 0)
+    assert np.all(np.diff(replaced.outputs) > 0)
+
+
+def test_alone_nothing_changes_and_one_more_scan_changes_little() -> None:
+    curves = scans(OTHERS_IN_FULL + 2, error=0.1)
+    own = curves[0]
+    outputs = np.array(own.outputs)
+    changes = []
+    for count in range(1, len(curves) + 1):
+        shared = SharedCurve.of(curves[:count])
+        changes.append(float(np.abs(shared.replacing(own, count - 1)(outputs) - outputs).mean()))
+    assert changes[0] < 1e-5
+    assert all(abs(a - b) < 0.08 for a, b in pairwise(changes))
+    shares = [share_of_pool(others) for others in range(OTHERS_IN_FULL + 3)]
+    assert shares == [0, 0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_the_order_of_scans_makes_no_difference() -> None:
+    curves = {f"sub-{number:02d}": curve for number, curve in enumerate(scans(7))}
+    turned = dict(reversed(curves.items()))
+    assert share_curve(curves) == share_curve(turned)
+
+
+def test_another_contrast_is_left_out_and_changes_nothing() -> None:
+    right = {f"sub-{number:02d}": curve for number, curve in enumerate(scans(6))}
+    rng = np.random.default_rng(5)
+    inputs = np.linspace(-1.5, 0.3, 32)
+    foreign = OverallCurve.through(inputs + rng.normal(), 2.5 * inputs)
+    alone, nobody = share_curve(right)
+    shared, left_out = share_curve({**right, "sub-99": foreign})
+    assert nobody == {}
+    assert list(left_out) == ["sub-99"]
+    assert left_out["sub-99"] > MAX_DISTANCE
+    assert shared == alone
+    assert not shared.fits(foreign)
+
+
+def test_of_two_that_do_not_fit_each_is_by_itself() -> None:
+    inputs = np.linspace(-1.5, 0.3, 32)
+    two = {"sub-01": OverallCurve.through(inputs, inputs), "sub-02": OverallCurve.through(inputs, 3 * inputs)}
+    shared, left_out = share_curve(two)
+    assert (shared.scans, len(left_out)) == (1, 1)
