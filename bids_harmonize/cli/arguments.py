@@ -125,7 +125,7 @@ def add_pool(group: argparse._ArgumentGroup, belonging: str) -> None:
         "--pool",
         metavar="PATH",
         type=path,
-        help=f"a pool that was formed before (pools/*.safetensors), {belonging}: the same edit for "
+        help=f"a pool that was formed before, a file in the folder pools, {belonging}: the same edit for "
         "the next visit (default: none)",
     )
 

@@ -28,7 +28,7 @@ def test_the_fields_that_bids_asks_for(dataset: Path, tmp_path: Path) -> None:
     assert "HEDVersion" not in found
     assert len((tmp_path / "out" / "README").read_bytes()) > 150
     ignored = (tmp_path / "out" / ".bidsignore").read_text().splitlines()
-    assert ignored == ["*.html", "figures", "group_*", "*_curves.safetensors"]
+    assert ignored == ["*.html", "figures", "group_*", "pools", "*_curves.safetensors"]
 
 
 def test_what_the_source_says_of_itself_is_passed_on(dataset: Path, add, tmp_path: Path) -> None:
@@ -88,6 +88,7 @@ def test_a_new_version_and_a_users_own_lines(dataset: Path, tmp_path: Path) -> N
         "figures",
         "*.html",
         "group_*",
+        "pools",
         "*_curves.safetensors",
     ]
 
