@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,47 @@ def test_wrong_usage_is_told(dataset: Path, tmp_path: Path) -> None:
     assert "--array=1-N" in told
     done = subprocess.run(["bash", SCRIPT, dataset], capture_output=True, text=True, check=False)
     assert (done.returncode, "usage:" in done.stderr) == (64, True)
+
+
+@pytest.fixture
+def submitted(tmp_path: Path) -> Callable[..., tuple[int, list[list[str]], str]]:
+    """Call the script that submits three jobs: its exit code, what sbatch was given, and its output."""
+    stand_in = tmp_path / "bin" / "sbatch"
+    stand_in.parent.mkdir()
+    calls = tmp_path / "calls"
+    stand_in.write_text('#!/bin/bash\nprintf "%s\\0" "$@" END >>"$CALLS"\ngrep -c -z END "$CALLS"\n')
+    stand_in.chmod(0o755)
+
+    def submit(*arguments: str) -> tuple[int, list[list[str]], str]:
+        environment = {**os.environ, "PATH": f"{stand_in.parent}:{os.environ['PATH']}", "CALLS": str(calls)}
+        script = ROOT / "cluster" / "slurm-pools.sh"
+        done = subprocess.run([script, *arguments], env=environment, capture_output=True, text=True)
+        given = calls.read_text().split("END\0")[:-1] if calls.exists() else []
+        return done.returncode, [one.split("\0")[:-1] for one in given], done.stdout + done.stderr
+
+    return submit
+
+
+def test_pools_are_formed_between_two_arrays(
+    submitted: Callable[..., tuple[int, list[list[str]], str]],
+) -> None:
+    code, (first, pools, second), told = submitted("7", "protocol", "/a dataset", "/out", "--n-cpus", "2")
+    assert (code, told) == (0, "1 2 3\n")
+    assert first == ["--parsable", "--array=1-7", str(SCRIPT), "/a dataset", "/out", "--n-cpus", "2"]
+    assert "--dependency=afterok:1" in pools
+    level = shlex.split(pools[-1])[1:]
+    assert level == ["/a dataset", "/out", "group", "--pool-by", "protocol"]
+    assert "--dependency=afterok:2" in second
+    assert second[-4:] == ["--n-cpus", "2", "--pool", "/out/pools"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["7", "protocol", "/in"], ["0", "protocol", "/in", "/out"]])
+def test_wrong_usage_submits_nothing(
+    submitted: Callable[..., tuple[int, list[list[str]], str]], arguments: list[str]
+) -> None:
+    code, calls, told = submitted(*arguments)
+    assert (code, calls) == (64, [])
+    assert told.startswith("slurm-pools.sh: ")
 
 
 def test_the_script_can_be_submitted_as_it_is() -> None:
