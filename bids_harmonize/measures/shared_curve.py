@@ -101,14 +101,18 @@ def share_of_pool(others: int) -> float:
 def share_curve(curves: Mapping[str, OverallCurve]) -> tuple[SharedCurve, dict[str, float]]:
     """The curve that scans share, and the distance of each that does not fit and is left out of it.
 
-    They are left out one by one, the farthest first; there is at least one scan, and one fits itself.
+    The farthest are left out first, and with them all that are at least half as far: one at a time would take
+    long where there are many. There is at least one scan, and one fits itself.
     """
     kept, left_out = dict(sorted(curves.items())), dict[str, float]()
     while True:
         shared = SharedCurve.of(list(kept.values()))
         distances = {name: shared.distance(own) for name, own in kept.items()}
-        farthest = max(distances, key=lambda name: (distances[name], name))
-        if distances[farthest] <= MAX_DISTANCE or len(kept) == 1:
+        limit = max(MAX_DISTANCE, max(distances.values()) / 2)
+        far = [name for name, distance in distances.items() if distance > limit]
+        if len(far) == len(kept):
+            far.remove(min(far, key=lambda name: (distances[name], name)))
+        if not far:
             return shared, left_out
-        left_out[farthest] = distances[farthest]
-        del kept[farthest]
+        left_out |= {name: distances[name] for name in far}
+        kept = {name: own for name, own in kept.items() if name not in left_out}

@@ -89,9 +89,9 @@ def draw_protocol(modality: str, rng: np.random.Generator) -> Protocol:
     """A T1w or T2w protocol at random, within what hospitals use."""
     field = float(rng.choice([1.5, 3.0]))
     if modality == "T2w":
-        return Protocol(
-            field_strength=field, sequence="spin echo", tr=rng.uniform(2500, 9000), te=rng.uniform(50, 130)
-        )
+        # Short repetition times are common, and matter more: fluid has not recovered then.
+        tr, te = np.exp(rng.uniform(np.log(2000), np.log(9000))), rng.uniform(50, 130)
+        return Protocol(field_strength=field, sequence="spin echo", tr=float(tr), te=te)
     kind = rng.integers(3)
     if kind == 0:
         tr, te, ti = rng.uniform(1600, 2600), rng.uniform(2, 5), rng.uniform(750, 1200)

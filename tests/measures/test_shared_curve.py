@@ -113,3 +113,20 @@ def test_of_two_that_do_not_fit_each_is_by_itself() -> None:
     two = {"sub-01": OverallCurve.through(inputs, inputs), "sub-02": OverallCurve.through(inputs, 3 * inputs)}
     shared, left_out = share_curve(two)
     assert (shared.scans, len(left_out)) == (1, 1)
+
+
+def test_many_that_do_not_fit_are_left_out_in_a_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = {f"sub-{number:03d}": curve for number, curve in enumerate(scans(60))}
+    inputs = np.linspace(-1.5, 0.3, 32)
+    wrong = {
+        f"wrong-{number:03d}": OverallCurve.through(inputs + number, (2.5 + 0.01 * number) * inputs)
+        for number in range(40)
+    }
+    rounds = []
+    monkeypatch.setattr(
+        SharedCurve, "of", lambda curves, of=SharedCurve.of: (rounds.append(1), of(curves))[1]
+    )
+    shared, left_out = share_curve({**right, **wrong})
+    assert set(left_out) == set(wrong)
+    assert shared.scans == len(right)
+    assert len(rounds) < 6
