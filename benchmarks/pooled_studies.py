@@ -8,8 +8,10 @@ overall curves. A pool replaces the outputs of a scan by a rising curve of them,
 follow from those of the scan by itself. What is measured is the logarithm of the ratio of grey to white
 matter, which no unit changes.
 
-- *Pools of 1 to 100*, as many patients as others in each: the difference between groups after over before,
-  the difference between protocols left, and the spread among people over that of the raw scans.
+- *Pools of 1 to 100*, as many patients as others in each: the difference between groups after over before
+  (a protocol of more contrast than the reference group's shrinks all differences, and one of less stretches
+  them), the effect size (the difference over the spread among people) after over before, the difference
+  between protocols left, and the spread among people over that of the raw scans.
 - *Sites that differ*: all patients under one protocol, or three in four, and the rest under the other. The
   difference between groups after, over that which there is within one protocol before: what the sites' pools
   take for the scanner is lost.
@@ -136,7 +138,7 @@ def in_pools(scans: Sequence[Harmonized], size: int) -> Values:
 
 def balanced(study: Study, size: int) -> dict[str, float]:
     """Groups, protocols and people, with pools of one protocol that hold as many patients as others."""
-    kept, spread = [], []
+    kept, spread, effect = [], [], []
     controls_after, controls_before = [], []
     for groups in study.scans.values():
         # Neighbours are a control and a patient, never the same person.
@@ -146,11 +148,13 @@ def balanced(study: Study, size: int) -> dict[str, float]:
         before = np.array([one.ratio_before for one in mixed])
         kept.append(_difference(after) / _difference(before))
         spread.append(float(np.std(after[::2], ddof=1) / np.std(before[::2], ddof=1)))
+        effect.append(kept[-1] / spread[-1])
         controls_after.append(after[::2])
         controls_before.append(before[::2])
     left = np.mean(controls_after[0] - controls_after[1]) / np.mean(controls_before[0] - controls_before[1])
     return {
         "difference between groups kept": float(np.mean(kept)),
+        "effect size, after over before": float(np.mean(effect)),
         "difference between protocols left": float(abs(left)),
         "spread among people, over raw": float(np.mean(spread)),
     }

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import Any
 
+from bids_harmonize.bids.grouping import Grouping
 from bids_harmonize.bids.participants import read_participants, read_table
 from bids_harmonize.bids.sites import TEXTS, assign_sites, stated
 from bids_harmonize.errors import UsageError
@@ -61,26 +62,7 @@ class Acquired:
         return self.path.parts[0]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pools:
-    """Which scans belong together.
-
-    Attributes
-    ----------
-    labels
-        The pool of each scan; None where it is in none.
-    rule
-        A phrase that says how the pools were formed.
-    remarks
-        Sentences about what was wrong or missing.
-    """
-
-    labels: tuple[str | None, ...]
-    rule: str
-    remarks: tuple[str, ...] = ()
-
-
-def form_pools(rule: str, scans: Sequence[Acquired], dataset: Path) -> Pools:
+def form_pools(rule: str, scans: Sequence[Acquired], dataset: Path) -> Grouping:
     """Find out which scans belong together.
 
     Parameters
@@ -105,14 +87,14 @@ def form_pools(rule: str, scans: Sequence[Acquired], dataset: Path) -> Pools:
         return _by_protocol(scans)
     if rule == SITE:
         sites = assign_sites([scan.participant for scan in scans], [scan.metadata for scan in scans], dataset)
-        return Pools(labels=sites.labels, rule=sites.rule, remarks=sites.remarks)
+        return Grouping(labels=sites.labels, rule=sites.rule, remarks=sites.remarks)
     if rule == SESSION:
         protocols = _by_protocol(scans)
         labels = tuple(
             None if label is None else f"{scan.participant}, {label}"
             for scan, label in zip(scans, protocols.labels, strict=True)
         )
-        return Pools(
+        return Grouping(
             labels=labels,
             rule=f"the sessions of each participant, by {protocols.rule}",
             remarks=protocols.remarks,
@@ -120,7 +102,7 @@ def form_pools(rule: str, scans: Sequence[Acquired], dataset: Path) -> Pools:
     return _by_column(rule, scans, dataset)
 
 
-def _by_protocol(scans: Sequence[Acquired]) -> Pools:
+def _by_protocol(scans: Sequence[Acquired]) -> Grouping:
     parts = [
         _texts(scans),
         *(_numbers([scan.metadata.get(key) for scan in scans], *how) for key, how in NUMBERS.items()),
@@ -140,7 +122,7 @@ def _by_protocol(scans: Sequence[Acquired]) -> Pools:
         if missing
         else []
     )
-    return Pools(
+    return Grouping(
         labels=tuple(labels),
         rule="scanner, sequence, TR, TE, TI, flip angle and voxel size in the sidecars",
         remarks=tuple(remarks),
@@ -176,7 +158,7 @@ def _numbers(values: Sequence[object], form: str, factor: float, share: float) -
     return [names.get(float(value), "") if isinstance(value, int | float) else "" for value in values]
 
 
-def _by_column(column: str, scans: Sequence[Acquired], dataset: Path) -> Pools:
+def _by_column(column: str, scans: Sequence[Acquired], dataset: Path) -> Grouping:
     participants = dataset / "participants.tsv"
     rows = read_participants(participants) if participants.exists() else {}
     names = [*next(iter(rows.values()), {})]
@@ -195,7 +177,7 @@ def _by_column(column: str, scans: Sequence[Acquired], dataset: Path) -> Pools:
         )
     missing = [scan for scan, label in zip(scans, labels, strict=True) if label is None]
     remarks = (f"the column {column!r} of {table} says nothing of {_named(missing)}; they are in no pool",)
-    return Pools(
+    return Grouping(
         labels=tuple(labels), rule=f"the column “{column}” of {table}", remarks=remarks if missing else ()
     )
 

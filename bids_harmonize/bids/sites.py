@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_harmonize.bids.grouping import Grouping
 from bids_harmonize.bids.participants import read_participants
 from bids_harmonize.errors import BadData, UsageError
 
@@ -25,31 +25,12 @@ NUMBERS = {
 MAX_NAMED = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sites:
-    """Where scans come from.
-
-    Attributes
-    ----------
-    labels
-        The site of each scan; None where it is not known.
-    rule
-        A phrase that says how the sites were found.
-    remarks
-        Sentences about what was wrong or missing.
-    """
-
-    labels: tuple[str | None, ...]
-    rule: str
-    remarks: tuple[str, ...] = ()
-
-
 def assign_sites(
     participants: Sequence[str],
     sidecars: Sequence[Mapping[str, Any]],
     dataset: Path,
     column: str | None = None,
-) -> Sites:
+) -> Grouping:
     """Find out where scans come from.
 
     Sites are taken from a column of the dataset's ``participants.tsv``; else from institution, scanner, field
@@ -84,7 +65,7 @@ def assign_sites(
     return _by_acquisition(sidecars, remarks)
 
 
-def _by_table(participants: Sequence[str], path: Path, column: str | None) -> Sites | None:
+def _by_table(participants: Sequence[str], path: Path, column: str | None) -> Grouping | None:
     if not path.exists() and not path.is_symlink():
         if column is None:
             return None
@@ -99,7 +80,7 @@ def _by_table(participants: Sequence[str], path: Path, column: str | None) -> Si
         raise BadData(f"{problem}; correct it") if column is None else UsageError(f"{problem}; name another")
     missing = sorted({who for who, label in zip(participants, labels, strict=True) if label is None})
     remarks = (f"{path} names no site for {_named(missing)}; their scans are of no site",) if missing else ()
-    return Sites(labels=labels, rule=f"the column “{name}” of participants.tsv", remarks=remarks)
+    return Grouping(labels=labels, rule=f"the column “{name}” of participants.tsv", remarks=remarks)
 
 
 def _column(existing: Sequence[str], path: Path, column: str | None) -> str | None:
@@ -111,10 +92,10 @@ def _column(existing: Sequence[str], path: Path, column: str | None) -> str | No
     return column
 
 
-def _by_acquisition(sidecars: Sequence[Mapping[str, Any]], remarks: list[str]) -> Sites:
+def _by_acquisition(sidecars: Sequence[Mapping[str, Any]], remarks: list[str]) -> Grouping:
     keys = [_acquisition(sidecar) for sidecar in sidecars]
     if not any(keys):
-        return Sites(
+        return Grouping(
             labels=(EVERYWHERE,) * len(keys),
             rule="nothing, since neither participants.tsv nor the sidecars tell sites apart",
             remarks=tuple(remarks),
@@ -127,7 +108,7 @@ def _by_acquisition(sidecars: Sequence[Mapping[str, Any]], remarks: list[str]) -
     if missing := labels.count(None):
         remarks.append(f"the sidecars of {missing} scans say nothing of the scanner; they are of no site")
     rule = "scanner and protocol in the sidecars (institution, manufacturer, model, field strength, TR, TE)"
-    return Sites(labels=labels, rule=rule, remarks=tuple(remarks))
+    return Grouping(labels=labels, rule=rule, remarks=tuple(remarks))
 
 
 def _acquisition(sidecar: Mapping[str, Any]) -> tuple[str, ...]:

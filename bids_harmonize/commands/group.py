@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_harmonize.bids.filters import Filters
+from bids_harmonize.bids.grouping import Grouping
 from bids_harmonize.bids.logs import read_crashes
 from bids_harmonize.bids.run import MODALITY_OF_SUFFIX
-from bids_harmonize.bids.sites import Sites, assign_sites
+from bids_harmonize.bids.sites import assign_sites
 from bids_harmonize.commands.pools import form_and_write, measured_results
 from bids_harmonize.files.atomic import remove_stale_temp_files, write_text
 from bids_harmonize.report.group.page import group_page
@@ -38,7 +39,7 @@ class Report:
     table: Path
     page: Path
     scans: int
-    sites: Sites
+    sites: Grouping
 
 
 def write_group_reports(

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bids_harmonize.bids.sites import Sites
+from bids_harmonize.bids.grouping import Grouping
 from bids_harmonize.measures.robust import robust_deviations
 from bids_harmonize.measures.scan_intensities import BEFORE_AND_AFTER, TISSUES, IntensityProfile
 from bids_harmonize.measures.site_classifier import SiteClassification, classify_sites
@@ -43,7 +43,7 @@ class Group:
     """
 
     results: Sequence[Result]
-    sites: Sites
+    sites: Grouping
     pools: Sequence[Pool] = ()
 
     @cached_property

@@ -16,7 +16,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from bids_harmonize.bids.pools import Acquired, Pools
+from bids_harmonize.bids.grouping import Grouping
+from bids_harmonize.bids.pools import Acquired
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.files.atomic import write_atomically, write_text
 from bids_harmonize.files.fetched import require_fetched
@@ -186,7 +187,7 @@ class Pool:
             raise BadData(f"{path} is no pool, or is damaged; make it again with group --pool-by") from error
 
 
-def pool_scans(scans: Sequence[Measured], formed: Pools) -> list[Pool]:
+def pool_scans(scans: Sequence[Measured], formed: Grouping) -> list[Pool]:
     """The pools of scans that belong together, of one suffix and model each, in the order of their names.
 
     The order of the scans makes no difference.

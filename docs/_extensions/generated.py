@@ -24,7 +24,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from benchmarks import projection
-from benchmarks.formatting import markdown_table, number
+from benchmarks.formatting import markdown_table, number, number_or_dash
 from benchmarks.table import ARROWS, best, cell
 from bids_harmonize.cli import dataset
 from bids_harmonize.model.card import ModelCard, read_card
@@ -103,6 +103,20 @@ def ablation(arguments: Arguments, content: Content) -> str:
     ]
     body = [[name, *(cell(found.get(name), bold=False) for found in lines.values())] for name in variants]
     return _table(["variant", *head], body)
+
+
+def pooled_studies(arguments: Arguments, content: Content) -> str:
+    """A line per figure and kind of pool and a column per modality of ``pooled_studies.json``."""
+    rows = _results("pooled_studies")["Rows"]
+    modalities = list(dict.fromkeys(row["modality"] for row in rows))
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        values.setdefault((row["figure"], row["pools"]), {})[row["modality"]] = row["value"]
+    body = [
+        [figure, pools, *(number_or_dash(found.get(name, float("nan"))) for name in modalities)]
+        for (figure, pools), found in values.items()
+    ]
+    return _table(["figure", "pools", *modalities], body)
 
 
 def _efficacy_rows(name: str) -> list[SimpleNamespace]:
@@ -401,6 +415,7 @@ MAKERS: Mapping[str, Callable[[Arguments, Content], str]] = {
     "models": models,
     "modules": modules,
     "packages": packages,
+    "pooled-studies": pooled_studies,
     "projection": many_scans,
     "speed": speed,
     "throughput": throughput,

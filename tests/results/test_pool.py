@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from bids_harmonize.bids.pools import Acquired, Pools
+from bids_harmonize.bids.grouping import Grouping
+from bids_harmonize.bids.pools import Acquired
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.measures.overall_curve import OverallCurve
 from bids_harmonize.results.pool import Measured, Pool, pool_of, pool_scans, read_pools, write_pools
@@ -32,8 +33,8 @@ def measured(number: int, *, suffix: str = "T1w", sha256: str = SHA, steep: floa
     )
 
 
-def formed(*labels: str | None) -> Pools:
-    return Pools(labels=labels, rule="a rule")
+def formed(*labels: str | None) -> Grouping:
+    return Grouping(labels=labels, rule="a rule")
 
 
 def test_scans_are_pooled_by_label_suffix_and_model() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_harmonize.bids.sites import Sites
+from bids_harmonize.bids.grouping import Grouping
 from bids_harmonize.measures.quantiles import QUANTILES
 from bids_harmonize.measures.site_distance import site_distances
 from bids_harmonize.results.group_analysis import Group
@@ -32,7 +32,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Group:
     out = write_group(tmp_path_factory.mktemp("group"), 9)
     (results,) = read_results(out).values()
     names = sorted(SITES)
-    return Group(results=results, sites=Sites(labels=tuple(names[n % 3] for n in range(9)), rule="test"))
+    return Group(results=results, sites=Grouping(labels=tuple(names[n % 3] for n in range(9)), rule="test"))
 
 
 def test_even_intensities_have_even_densities() -> None:
@@ -53,7 +53,7 @@ def test_every_participant_counts_once(group: Group) -> None:
 
 def test_the_unit_is_that_of_all_or_none(group: Group) -> None:
     assert output_unit(group) == 1000
-    assert output_unit(Group(results=[], sites=Sites(labels=(), rule="test"))) is None
+    assert output_unit(Group(results=[], sites=Grouping(labels=(), rule="test"))) is None
 
 
 def test_distances_between_and_within_sites() -> None:
