@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bids_harmonize.bids.input_metadata import read_metadata
+from bids_harmonize.bids.output_paths import check_inside
 from bids_harmonize.bids.pools import Acquired, form_pools
 from bids_harmonize.bids.run import Run
 from bids_harmonize.commands.scan_plan import model_for
@@ -70,12 +71,12 @@ def measured_results(results: Iterable[Result]) -> Iterator[Measured]:
     """The scans whose own curve their sidecar says."""
     for result in results:
         provenance = result.provenance
-        if result.harmonized and provenance.overall_curve.known:
+        if result.harmonized and provenance.overall_curve.known and provenance.voxel_sizes:
             yield Measured(
                 acquired=Acquired(
                     path=source_path(result),
                     metadata=result.metadata,
-                    zooms=provenance.voxel_sizes or (),
+                    zooms=provenance.voxel_sizes,
                 ),
                 suffix=result.suffix,
                 model=str(provenance.model),
@@ -93,12 +94,17 @@ def form_and_write(
     ------
     UsageError, BadData
         As `form_pools` does.
+    CannotCreate, InputOutputError
+        As `write_pools` does.
     """
     scans = sorted((scan for scan in measured if scan is not None), key=lambda scan: str(scan.acquired.path))
+    if not scans:
+        return []
     formed = form_pools(rule, [scan.acquired for scan in scans], dataset)
     for remark in formed.remarks:
         log.warning(remark)
     pools = pool_scans(scans, formed)
+    check_inside(derivatives / FOLDER, derivatives)
     write_pools(pools, derivatives / FOLDER)
     for pool in pools:
         log.info("pool %s, %s: %s", pool.label, pool.suffix, _in_words(pool))

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from bids_harmonize.bids.grouping import Grouping
 from bids_harmonize.bids.pools import Acquired
 from bids_harmonize.errors import BadData, NoInput
-from bids_harmonize.files.atomic import write_atomically, write_text
+from bids_harmonize.files.atomic import output_error, write_atomically, write_text
 from bids_harmonize.files.fetched import require_fetched
 from bids_harmonize.measures.overall_curve import OverallCurve
 from bids_harmonize.measures.shared_curve import SharedCurve, share_curve
@@ -219,12 +219,18 @@ def write_pools(pools: Sequence[Pool], folder: Path) -> list[Path]:
     """Write every pool and a table of all scans in them; the paths, the table's last.
 
     Files of pools that are no more are removed, as a scan would be found in two.
+
+    Raises
+    ------
+    CannotCreate, InputOutputError
+        A file cannot be written or removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / pool.file_name for pool in pools]
-    for path in folder.glob(f"*{ENDING}"):
-        if path not in paths:
+    for path in sorted({*folder.glob(f"*{ENDING}")} - {*paths}):
+        try:
             path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(path, error) from error
     for pool, path in zip(pools, paths, strict=True):
         with write_atomically(path) as temporary:
             temporary.write_bytes(pool.content())

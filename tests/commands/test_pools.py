@@ -222,3 +222,25 @@ def test_several_processes_give_the_same_bytes(raw: Path, tmp_path: Path, model:
         assert harmonize(raw, out, *call).code == 0
         made.append((images(out), [pool.content() for pool in read_pools(out / "pools")]))
     assert made[0] == made[1]
+
+
+def test_if_all_scans_fail_they_are_told_and_there_are_no_pools(
+    tmp_path: Path, model: Callable[..., Path]
+) -> None:
+    folder = write_dataset(tmp_path / "raw")
+    write_scan(folder, NAMES[0], image_of(head(1)), PROTOCOL)
+    (folder / "sub-01/anat" / NAMES[0]).write_bytes(b"nothing")
+    out = tmp_path / "out"
+    result = harmonize(folder, out, "participant", "--pool-by", "ward", "--model", model(NEVER))
+    assert (result.code, NAMES[0] in result.err) == (65, True)
+    assert not (out / "pools").exists()
+
+
+def test_pools_are_not_written_through_a_link(raw: Path, tmp_path: Path, model: Callable[..., Path]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "pools").symlink_to(tmp_path / "elsewhere")
+    result = harmonize(raw, out, "participant", "--pool-by", "protocol", "--model", model(NEVER))
+    assert (result.code, "remove the link" in result.err) == (73, True)
+    assert not list((tmp_path / "elsewhere").iterdir())
