@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 from nibabel.nifti1 import Nifti1Image
 
 from bids_harmonize.bids.input_metadata import inherited_metadata
@@ -59,7 +61,10 @@ def _recorded(plan: ScanPlan[Model]) -> Provenance | None:
 
 
 def own_curve(scan: LoadedScan, harmonized: Harmonized) -> OverallCurve:
-    """The overall curve of an edit, in the brain of the scan, or else in all of its tissue."""
-    brain, before = harmonized.brain, scan.block_means
-    region = head_mask(before, scan.scale) if isinstance(brain, NoBrain) else brain.mask
-    return OverallCurve.of(before, scan.blocks.means(harmonized.voxels), region)
+    """The overall curve of an edit: through the tissues of the brain, or else of all tissue's voxels."""
+    brain, before, after = harmonized.brain, scan.block_means, scan.blocks.means(harmonized.voxels)
+    if not isinstance(brain, NoBrain):
+        curve = OverallCurve.of_levels(astuple(brain.levels(before)), astuple(brain.levels(after)))
+        if curve.known:
+            return curve
+    return OverallCurve.of(before, after, head_mask(before, scan.scale))

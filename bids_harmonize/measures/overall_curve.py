@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from bids_harmonize.files.json_fields import JsonFields, json_key
 from bids_harmonize.files.schema import is_strictly_rising
+from bids_harmonize.imaging.brain import ReceiveField
 from bids_harmonize.imaging.types import Mask, Volume
 from bids_harmonize.measures.types import Array
 
 # So many points describe the curve of a scan; each stands for the same number of voxels.
 POINTS = 32
+# The field is found anew so many times, of at most so many voxels; one that cannot be told is none.
+FIELD_ROUNDS, MAX_VOXELS, RIDGE = 5, 40_000, 1e-4
 # Logarithms are rounded to as many decimals, so that a curve read from a sidecar is the same.
 DECIMALS = 6
 
@@ -35,7 +39,10 @@ class OverallCurve(JsonFields):
 
     @classmethod
     def of(cls, before: Volume, after: Volume, region: Mask) -> Self:
-        """The curve that comes nearest to an edit.
+        """The curve that comes nearest to an edit, once a smooth receive field is taken off the scan.
+
+        An edit that evens a field makes bright and dark places of one tissue alike: without regard to that,
+        its curve would seem flat wherever there is much of a tissue.
 
         Parameters
         ----------
@@ -44,10 +51,34 @@ class OverallCurve(JsonFields):
         region
             The voxels that count; where too few of them are positive, nothing is known.
         """
-        seen = region & (before > 0) & (after > 0)
-        inputs, outputs = (np.log(volume[seen].astype(np.float64)) for volume in (before, after))
-        if inputs.size < POINTS:
+        seen = np.argwhere(region & (before > 0) & (after > 0))
+        seen = seen[:: max(1, len(seen) // MAX_VOXELS)]
+        if len(seen) < POINTS:
             return cls()
+        inputs, outputs = (np.log(volume[tuple(seen.T)].astype(np.float64)) for volume in (before, after))
+        terms = _smooth_terms(seen)
+        field = np.zeros_like(inputs)
+        for _ in range(FIELD_ROUNDS):
+            # Outputs that are even leave the field to the inputs of each.
+            inputs_by_output = cls._medians(outputs, inputs - field)
+            field += _smooth_part(terms, inputs - field - inputs_by_output(outputs))
+        return cls._medians(inputs - field, outputs)
+
+    @classmethod
+    def of_levels(cls, before: Sequence[float], after: Sequence[float]) -> Self:
+        """The curve through the levels of tissues, before and after, in any order of the tissues.
+
+        Levels of tissues tell people apart better than single voxels: around the level of each, an edit
+        evens what differs from place to place, and its curve is flat there.
+        """
+        if min(*before, *after) <= 0:
+            return cls()
+        inputs, outputs = np.log(np.array([before, after], dtype=np.float64))
+        order = np.argsort(inputs, kind="stable")
+        return cls.through(inputs[order], outputs[order])
+
+    @classmethod
+    def _medians(cls, inputs: Array, outputs: Array) -> Self:
         groups = np.array_split(np.argsort(inputs, kind="stable"), POINTS)
         return cls.through(
             np.array([np.median(inputs[group]) for group in groups]),
@@ -80,3 +111,19 @@ class OverallCurve(JsonFields):
     def inverse(self) -> OverallCurve:
         """From outputs to inputs."""
         return OverallCurve(inputs=self.outputs, outputs=self.inputs)
+
+
+def _smooth_terms(places: NDArray[np.intp]) -> Array:
+    """The terms of a polynomial of second order, each 0 on average, at places ``(n, 3)``."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    x = 2 * (places - low) / np.maximum(high - low, 1) - 1
+    terms = np.stack([np.prod(x[:, list(axes)], axis=1) for axes in ReceiveField.POWERS], axis=1)
+    return np.asarray(terms - terms.mean(axis=0), dtype=np.float64)
+
+
+def _smooth_part(terms: Array, values: Array) -> Array:
+    """The smooth field that comes nearest to values at the places of the terms."""
+    # Unlike `@`, this adds up in one order, however many threads there are.
+    squares, products = np.einsum("ni,nj->ij", terms, terms), np.einsum("ni,n->i", terms, values)
+    held = RIDGE * len(terms) * np.eye(len(squares))
+    return np.asarray(np.einsum("ni,i->n", terms, np.linalg.solve(squares + held, products)))

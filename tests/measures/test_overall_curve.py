@@ -34,11 +34,27 @@ def test_a_curve_that_is_the_same_everywhere_is_found(before: np.ndarray) -> Non
     np.testing.assert_allclose(curve.inverse(curve(inputs)), inputs, atol=1e-9)
 
 
-def test_a_field_over_the_head_makes_little_difference(before: np.ndarray) -> None:
-    field = np.exp(np.linspace(-0.3, 0.3, 20))[:, None, None].astype(np.float32)
-    curve = OverallCurve.of(before, field * edited(before), everywhere(before))
-    inputs = np.log(np.linspace(100, 700, 50))
-    np.testing.assert_allclose(curve(inputs), np.log(FACTOR) + GAMMA * inputs, atol=0.08)
+def test_a_field_that_the_edit_evens_does_not_flatten_the_curve() -> None:
+    rng = np.random.default_rng(1)
+    # Two tissues that are all but uniform, under a receive field of ± 30 %.
+    tissue = np.where(rng.random((24, 24, 24)) < 0.5, 300.0, 500.0) * np.exp(
+        rng.normal(0, 0.02, (24, 24, 24))
+    )
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij")
+    field = np.exp(0.2 * x - 0.15 * y + 0.1 * z**2)
+    before, after = (tissue * field).astype(np.float32), edited(tissue)
+    curve = OverallCurve.of(before, after, everywhere(before))
+    rise = curve(np.log(np.array([300.0, 500.0])))
+    assert np.diff(rise)[0] == pytest.approx(GAMMA * np.log(500 / 300), rel=0.05)
+    within = curve(np.log(np.array([490.0, 510.0])))
+    assert np.diff(within)[0] == pytest.approx(GAMMA * np.log(510 / 490), rel=0.3)
+
+
+def test_levels_of_tissues_make_a_curve_whatever_their_order() -> None:
+    curve = OverallCurve.of_levels((300.0, 900.0, 100.0), (40.0, 80.0, 30.0))
+    assert curve(np.log(np.array([100.0, 300.0, 900.0]))) == pytest.approx(np.log([30.0, 40.0, 80.0]))
+    assert OverallCurve.of_levels((100.0, 300.0, 900.0), (30.0, 40.0, 80.0)) == curve
+    assert not OverallCurve.of_levels((0.0, 300.0, 900.0), (0.0, 40.0, 80.0)).known
 
 
 def test_only_the_region_counts(before: np.ndarray) -> None:
@@ -57,7 +73,7 @@ def test_beyond_what_was_seen_there_is_a_mere_gain(before: np.ndarray) -> None:
 
 
 def test_of_too_little_nothing_is_known() -> None:
-    few = np.ones(POINTS - 1, dtype=np.float32)
+    few = np.ones((POINTS - 1, 1, 1), dtype=np.float32)
     assert not OverallCurve.of(few, few, everywhere(few)).known
     assert not OverallCurve().known
 
@@ -68,7 +84,7 @@ def test_of_too_little_nothing_is_known() -> None:
     )
 )
 def test_whatever_the_edit_the_curve_rises_and_survives_its_file(pairs: list[tuple[float, float]]) -> None:
-    volumes = np.array(pairs, dtype=np.float32).T
+    volumes = np.array(pairs, dtype=np.float32).T[..., None, None]
     curve = OverallCurve.of(volumes[0], volumes[1], everywhere(volumes[0]))
     assert curve.known
     assert np.all(np.diff(curve.inputs) > 0)
