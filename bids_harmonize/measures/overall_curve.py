@@ -8,7 +8,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from bids_harmonize.files.json_fields import JsonFields, json_key
 from bids_harmonize.files.schema import is_strictly_rising
@@ -88,6 +87,9 @@ class OverallCurve(JsonFields):
     @classmethod
     def through(cls, inputs: Array, outputs: Array) -> Self:
         """The rising curve nearest to points whose inputs do not fall; those that are level become one."""
+        # Whoever only reads curves need not wait for scipy.
+        from scipy.optimize import isotonic_regression
+
         inputs, outputs = inputs.round(DECIMALS), isotonic_regression(outputs).x.round(DECIMALS)
         for side in (0, 1):
             _, group = np.unique((inputs, outputs)[side], return_inverse=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.optimize import brentq
 
 from bids_harmonize.measures.overall_curve import OverallCurve
 
@@ -59,6 +58,9 @@ class SharedCurve:
 
     def log_gain(self, own: OverallCurve) -> float:
         """The gain of a scan, as a logarithm: with it, the mean output over its voxels is that of its own."""
+        # As in `OverallCurve.through`.
+        from scipy.optimize import brentq
+
         inputs, outputs = np.array(own.inputs), np.array(own.outputs)
         guess = float(np.mean(self.curve.inverse(outputs) - inputs))
         return float(
