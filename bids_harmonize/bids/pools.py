@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import Any
@@ -86,18 +86,15 @@ def form_pools(rule: str, scans: Sequence[Acquired], dataset: Path) -> Grouping:
     if rule == PROTOCOL:
         return _by_protocol(scans)
     if rule == SITE:
-        sites = assign_sites([scan.participant for scan in scans], [scan.metadata for scan in scans], dataset)
-        return Grouping(labels=sites.labels, rule=sites.rule, remarks=sites.remarks)
+        return assign_sites([scan.participant for scan in scans], [scan.metadata for scan in scans], dataset)
     if rule == SESSION:
         protocols = _by_protocol(scans)
         labels = tuple(
             None if label is None else f"{scan.participant}, {label}"
             for scan, label in zip(scans, protocols.labels, strict=True)
         )
-        return Grouping(
-            labels=labels,
-            rule=f"the sessions of each participant, by {protocols.rule}",
-            remarks=protocols.remarks,
+        return replace(
+            protocols, labels=labels, rule=f"the sessions of each participant, by {protocols.rule}"
         )
     return _by_column(rule, scans, dataset)
 

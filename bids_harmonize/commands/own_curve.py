@@ -7,6 +7,7 @@ from dataclasses import astuple
 from nibabel.nifti1 import Nifti1Image
 
 from bids_harmonize.bids.input_metadata import inherited_metadata
+from bids_harmonize.bids.output_paths import sidecar_path
 from bids_harmonize.bids.pools import Acquired
 from bids_harmonize.bids.run import Run
 from bids_harmonize.commands.scan_plan import ScanPlan
@@ -49,7 +50,7 @@ def voxel_sizes(image: Nifti1Image) -> list[float]:
 
 def _recorded(plan: ScanPlan[Model]) -> Provenance | None:
     """What an earlier run recorded of the same scan and model, if it did."""
-    sidecar = plan.files[-1]
+    sidecar = sidecar_path(plan.output)
     if plan.options.force or not sidecar.is_file():
         return None
     try:

@@ -58,9 +58,7 @@ def pool_warnings(pool: PoolOfScan | None, record: PoolRecord) -> list[str]:
     if pool is None or record.fits:
         return []
     if record.fits is None:
-        return [
-            f"it has too little tissue to be compared with the pool {pool.label}; it was harmonized by itself"
-        ]
+        return [f"it has too little tissue to be compared with the pool {pool.label}; {BY_ITSELF}"]
     return [
         f"it does not fit the pool {pool.label}, and may be of another contrast under the same name (its own "
         f"curve is {record.distance:.2f} from the shared one; up to {MAX_DISTANCE} fits); {BY_ITSELF}"

@@ -105,6 +105,11 @@ class Pool:
         slug = "-".join(re.findall(r"[a-zA-Z0-9.]+", self.label))[:MAX_SLUG].strip("-.")
         return f"{slug}-{hashlib.sha256(key.encode()).hexdigest()[:8]}_{self.suffix}{ENDING}"
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Paths of all its scans, those that do not fit too; to look one up among many takes no time."""
+        return frozenset((*self.members, *self.left_out))
+
     def of_scan(self, scan: PurePosixPath) -> PoolOfScan:
         """What a scan, given by its path in its dataset, needs to know."""
         return PoolOfScan(
@@ -112,7 +117,7 @@ class Pool:
             rule=self.rule,
             sha256=self.sha256,
             shared=self.shared,
-            others=self.shared.scans - (str(scan) in self.members),
+            others=self.shared.scans - (str(scan) in self.names and str(scan) not in self.left_out),
             left_out=str(scan) in self.left_out,
         )
 
@@ -269,7 +274,7 @@ def pool_of(scan: PurePosixPath, suffix: str, model_sha256: str, pools: Sequence
     None where there is none.
     """
     alike = [pool for pool in pools if (pool.suffix, pool.model_sha256) == (suffix, model_sha256)]
-    naming = [pool for pool in alike if str(scan) in (*pool.members, *pool.left_out)]
+    naming = [pool for pool in alike if str(scan) in pool.names]
     if naming:
         return naming[0]
     return pools[0] if len(pools) == 1 and alike else None
