@@ -103,13 +103,20 @@ class Head:
         """The share of one tissue in every voxel."""
         return self.fractions[self.tissues.index(tissue)]
 
-    def person(self, rng: np.random.Generator, spots: Mapping[str, int] = MappingProxyType({})) -> Person:
+    def person(
+        self,
+        rng: np.random.Generator,
+        spots: Mapping[str, int] = MappingProxyType({}),
+        grain: float = 0.0,
+    ) -> Person:
         """Draw what the label map leaves open; it is the same in all scans of that person.
 
         Parameters
         ----------
         spots
             How many round spots of another tissue the brain has; half of them are rings.
+        grain
+            Standard deviation of a texture of single voxels, as a share of the other tissue.
         """
         clumps = _smooth_noise(self.brain.shape, self.zooms, CLUMP_MM, rng)
         fat = {name: _fat(clumps + rng.normal(mean, 1)) for name, mean in FAT_OR_MUSCLE.items()}
@@ -117,6 +124,8 @@ class Head:
         texture = np.float32(TEXTURE / np.sqrt(2)) * (fields[0] + fields[1])
         places = np.argwhere(self.share("white matter") > 0.5)
         lesions = {name: _spots(places, self.brain.shape, self.zooms, n, rng) for name, n in spots.items()}
+        if grain:
+            texture += np.float32(grain) * rng.standard_normal(texture.shape, dtype=np.float32)
         return Person(head=self, fat=fat, texture=texture, spots=lesions)
 
 

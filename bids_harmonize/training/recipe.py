@@ -16,7 +16,7 @@ K_SPACE = {
     "Apodization": 0.35,
 }
 TONES = {"ToneCurve": 0.35, "LocalToneCurves": 0.3, "SurroundingGain": 0.5}
-SCANNER = {"SmoothField": 0.6, "Noise": 0.5, "SkullStripped": 0.2, "Cropped": 0.3}
+SCANNER = {"SmoothField": 0.6, "Noise": 0.3, "SkullStripped": 0.2, "Cropped": 0.3}
 # Another contrast of a reference scan, tissue by tissue, by the signal equations.
 ACQUISITION = {"Acquisition": 0.45}
 # Without a brain there is no skull to strip and no tissue that is known.
@@ -43,6 +43,10 @@ class Recipe:
         How much the tissues of simulated people differ, as in `vary_tissues`. Relaxation times of healthy
         adults differ by 3 to 4 %. At 10 %, grey over white matter of the targets differed by more than
         between protocols, so that the network took protocols for people, and left them as they were.
+    personal_grain
+        How much single voxels of simulated people differ within a tissue, at most, in both images of a pair.
+        Noise of the altered image alone teaches curves that even out a tissue, and with it a diffuse change
+        or a faint lesion; what both images show is to be kept.
     scale_jitter
         Standard deviation of the logarithm of the scale.
     second_pass
@@ -56,8 +60,9 @@ class Recipe:
     unaltered: float = 0.15
     mild: float = 0.15
     mild_strength: float = 0.3
-    simulated: float = 0.45
+    simulated: float = 0.6
     personal_spread: float = 0.04
+    personal_grain: float = 0.2
     scale_jitter: float = SCALE_JITTER
     second_pass: float = 0.25
 

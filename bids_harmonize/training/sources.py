@@ -144,7 +144,7 @@ class SimulatedHead:
     def contrast(self, recipe: Recipe, rng: np.random.Generator, strength: float) -> tuple[Volume, Volume]:
         """A person under a protocol at random, whatever the strength, and under the reference group's."""
         spots = {name: int(rng.integers(1, most)) for name, most in SPOTS.items() if rng.random() < 0.25}
-        person = self.head.person(rng, spots)
+        person = self.head.person(rng, spots, grain=recipe.personal_grain * rng.random())
         tissues = vary_tissues(rng, recipe.personal_spread)
         signals = draw_protocol(self.modality, rng).signals(tissues)
         return person.render(signals), person.render(self.own_reference(tissues, signals))
