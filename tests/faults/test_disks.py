@@ -384,7 +384,7 @@ def test_little_memory(undisturbed: Undisturbed, tmp_path: Path, long: bool, tal
     """Memory that runs out, whoever asks for it: told as such, 65; the next run, with more, completes."""
     dataset = _with_a_large_scan(undisturbed, tmp_path, "sub-00_T1w.nii.gz")
     done = set()
-    for megabytes in (*range(1, 150, 8),) if long else (2, 25, 110, 140):
+    for megabytes in (*range(1, 230, 12),) if long else (2, 60, 110, 160, 180, 200):
         result = warm_processes.run(tmp_path, dataset, *ARGUMENTS, fault=LittleMemory(megabytes * 10**6))
         if result.code:
             _refused(result, BadData.exit_code, "memory")
