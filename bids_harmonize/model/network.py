@@ -134,7 +134,7 @@ class CurveNetwork(nn.Module):
         for level in reversed(range(len(self.up))):
             finer = _finer(self.project[level](x), skips[level])
             x = self.up[level](skips[level] + finer, context)
-        logits = self.local(x) + self.overall(context)[:, :, None, None, None]
+        logits = (self.local(x) + self.overall(context)[:, :, None, None, None]).float()
         slopes = MIN_SLOPE + (1 - MIN_SLOPE) * F.softplus(logits + UNIT_SLOPE)
         if self.whole_volume:
             return curves_from_slopes(slopes)

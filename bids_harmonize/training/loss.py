@@ -28,13 +28,24 @@ def pair_loss(
     """The training loss over a sample of the voxels of all pairs of a batch."""
     histograms = torch.stack([splat(torch.from_numpy(pair.augmented), pair.cells) for pair in pairs])
     histograms = histograms.to(next(network.parameters()).device)
+    with half_precision(histograms.device):
+        predicted = network(histograms)
     losses = [
         _fidelity(curves, pair, schedule.effort, rng)
         + schedule.smoothness * _roughness(curves)
         + schedule.locality * departure(curves, histogram)
-        for curves, histogram, pair in zip(network(histograms), histograms, pairs, strict=True)
+        for curves, histogram, pair in zip(predicted, histograms, pairs, strict=True)
     ]
     return torch.stack(losses).mean()
+
+
+def half_precision(device: torch.device) -> torch.autocast:
+    """Convolutions in bfloat16 where the processor computes with it, which halves the time of a step.
+
+    Weights, curves and the loss stay float32, and so does everything when a scan is harmonized.
+    """
+    able = device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=able)
 
 
 def departure(curves: Tensor, histogram: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from bids_harmonize.model.bilateral_grid import slice_volume, splat
 from bids_harmonize.model.card_entries import CheckpointRecord, HeldOutAgreement, InputDistribution
 from bids_harmonize.model.network import CurveNetwork, global_features
 from bids_harmonize.training.checkpoint import TrainingState, fingerprint, resume_training, save_checkpoint
-from bids_harmonize.training.loss import pair_loss
+from bids_harmonize.training.loss import half_precision, pair_loss
 from bids_harmonize.training.pairs import Pair, draw_batch, draw_pair, with_boxes_alike
 from bids_harmonize.training.recipe import Recipe
 from bids_harmonize.training.schedule import DISTRIBUTION, TRAINING, Schedule
@@ -152,7 +152,8 @@ def harmonized(network: CurveNetwork, pair: Pair) -> NDArray[np.float32]:
 
 def _harmonized_once(network: CurveNetwork, pair: Pair) -> Pair:
     """The pair with the network's own output as the altered scan: a second pass is to change nothing."""
-    return pair.with_augmented(harmonized(network, pair))
+    with half_precision(next(network.parameters()).device):
+        return pair.with_augmented(harmonized(network, pair))
 
 
 def weights_content(network: CurveNetwork) -> bytes:
