@@ -127,14 +127,14 @@ def _medians(scan: Scan, volume: Volume) -> tuple[float, float]:
 @lru_cache(maxsize=64)
 def _tissues(scan: Scan) -> tuple[Mask, Mask]:
     """White and grey matter, found where shading does not hide them."""
-    return white_and_grey(n4_corrected(scan), scan.brain, bright=scan.modality == "T1w")
+    return white_and_grey(n4_corrected(scan), scan.brain, modality=scan.modality)
 
 
 def tissue_medians(values: Curve, modality: str) -> tuple[float, float]:
     """Medians of white and grey matter among the intensities of a brain."""
     everywhere = np.ones(values.shape, dtype=bool)
     intensities = values.astype(np.float32)
-    white, grey = white_and_grey(intensities, everywhere, bright=modality == "T1w")
+    white, grey = white_and_grey(intensities, everywhere, modality=modality)
     return float(np.median(values[white])), float(np.median(values[grey]))
 
 

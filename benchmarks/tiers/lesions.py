@@ -146,7 +146,7 @@ def lesioned_subject(subject: Subject, protocol: str, seed: int) -> Lesioned:
 
 def lesioned_scan(scan: Scan, seed: int) -> Lesioned:
     """Insert lesions into a real scan."""
-    white, grey = white_and_grey(scan.volume, scan.brain, bright=scan.modality == "T1w")
+    white, grey = white_and_grey(scan.volume, scan.brain, modality=scan.modality)
     tissues = {"white matter": white, "grey matter": grey}
     level = float(np.median(scan.volume[white]))
     lesions = draw(tissues, scan.zooms, np.random.default_rng([seed, 1]))

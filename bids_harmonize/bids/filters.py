@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bids_harmonize.bids.run import Run
+from bids_harmonize.bids.run import DEFAULT_MODALITIES, MODALITIES, Run
 from bids_harmonize.errors import BadData, NoInput, UsageError
 from bids_harmonize.files.json_object import read_object
 
@@ -71,11 +71,11 @@ class Filters:
         Labels, with or without ``sub-`` and ``ses-``. Empty: all participants, none excluded, all sessions.
         An excluded label that the dataset lacks is no error.
     modalities
-        Suffixes, of ``T1w``, ``T2w`` and ``inplaneT2``.
+        Suffixes, of `MODALITY_OF_SUFFIX`.
     bids_filters
-        The content of a filter file as fMRIPrep takes it: per modality (``t1w``, ``t2w``, in any case; other
-        keys are ignored) the wanted value of entities, by long or short name. None: the entity is absent;
-        ``"*"``: it has any label; else a label, or a list of these.
+        The content of a filter file as fMRIPrep takes it: per modality (``t1w``, ``flair``, in any case;
+        other keys are ignored) the wanted value of entities, by long or short name. None: the entity is
+        absent; ``"*"``: it has any label; else a label, or a list of these.
 
     Raises
     ------
@@ -86,12 +86,12 @@ class Filters:
     participants: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
-    modalities: tuple[str, ...] = ("T1w", "T2w")
+    modalities: tuple[str, ...] = DEFAULT_MODALITIES
     bids_filters: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse a filter file that could not be obeyed."""
-        for modality in ("T1w", "T2w"):
+        for modality in MODALITIES:
             _modality_filter(self, modality)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from bids_harmonize.bids.filters import Filters, accepts, labels, sessions_of
 from bids_harmonize.bids.index import images, participants
-from bids_harmonize.bids.run import MODALITY_OF_SUFFIX, Run, natural_key
+from bids_harmonize.bids.run import DEFAULT_MODALITIES, MODALITY_OF_SUFFIX, Run, natural_key
 from bids_harmonize.errors import BadData, InvalidBIDS, NoInput, NothingSelected
 from bids_harmonize.files.json_object import read_object
 
@@ -116,13 +116,12 @@ def _describe(existing: Sequence[str], chosen: Sequence[str], found: Sequence[Ru
         parts.append(f"of whom {len(chosen)} {'was' if len(chosen) == 1 else 'were'} looked at")
     if sessions := _sessions(found):
         parts.append(_listed(sessions, "session"))
-    having = {
-        suffix: len({run.subject for run in found if run.suffix == suffix}) for suffix in MODALITY_OF_SUFFIX
-    }
-    parts.append(", ".join(f"{suffix} in {having[suffix]}" for suffix in ("T1w", "T2w")))
-    if legacy := having["inplaneT2"]:
-        only = "" if "inplaneT2" in filters.modalities else ", taken only with --modalities inplaneT2"
-        parts.append(f"inplaneT2 in {legacy}{only}")
+    for suffix in MODALITY_OF_SUFFIX:
+        having = len({run.subject for run in found if run.suffix == suffix})
+        asked_for = suffix in {*DEFAULT_MODALITIES, *filters.modalities}
+        if having or asked_for:
+            only = "" if asked_for else f", taken only with --modalities {suffix}"
+            parts.append(f"{suffix} in {having}{only}")
     return ", ".join(parts)
 
 

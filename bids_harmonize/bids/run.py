@@ -9,7 +9,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-MODALITY_OF_SUFFIX = {"T1w": "T1w", "T2w": "T2w", "inplaneT2": "T2w"}
+# What BIDS has under `anat` that shows contrast, and the modality of models for it. Left out are masks and
+# quantitative maps, whose values are physical and must stay; UNIT1, though listed with maps, has no unit.
+_CONTRASTS = ("PDw", "PD", "PDT2", "T2starw", "T2star", "FLAIR", "FLASH", "angio", "UNIT1")
+_COLLECTIONS = ("MEGRE", "MESE", "VFA", "IRT1", "MP2RAGE", "MPM", "MTS", "MTR")
+MODALITY_OF_SUFFIX = {
+    "T1w": "T1w",
+    "T2w": "T2w",
+    "inplaneT1": "T1w",
+    "inplaneT2": "T2w",
+    **{suffix: suffix for suffix in (*_CONTRASTS, *_COLLECTIONS)},
+}
+MODALITIES = tuple(dict.fromkeys(MODALITY_OF_SUFFIX.values()))
+# What is harmonized where nothing else is asked for.
+DEFAULT_MODALITIES = ("T1w", "T2w")
 # Labels of the entity `desc` in the names of harmonized images, and of those that were passed through.
 HARMONIZED, UNHARMONIZED = "harmonized", "unharmonized"
 
@@ -31,9 +44,9 @@ class Run:
     entities
         Short entity names and their labels, spelled and ordered as in the file name.
     suffix
-        ``T1w``, ``T2w`` or ``inplaneT2``.
+        One of `MODALITY_OF_SUFFIX`.
     modality
-        ``T1w`` or ``T2w``: the model that the scan asks for.
+        What a model must be for to serve the scan.
     """
 
     dataset: Path

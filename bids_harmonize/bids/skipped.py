@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -52,7 +52,7 @@ def find_skipped(dataset: Path, filters: Filters, runs: Sequence[Run]) -> list[S
         unreadable = list(_unreadable(dataset, label))
         found += unreadable
         if label not in having and not unreadable:
-            found.append(Skipped(name=f"sub-{label}", reason=_reason(dataset, label)))
+            found.append(Skipped(name=f"sub-{label}", reason=_reason(dataset, label, filters.modalities)))
     return found
 
 
@@ -85,9 +85,9 @@ def _unreadable(dataset: Path, label: str) -> Iterator[Skipped]:
             yield Skipped(name=str(path.relative_to(dataset)), reason=_fault(path.name))
 
 
-def _is_scan(name: str) -> bool:
+def _is_scan(name: str, suffixes: Collection[str] = MODALITY_OF_SUFFIX) -> bool:
     parsed = parse_name(name)
-    return parsed is not None and parsed[1] in MODALITY_OF_SUFFIX and parsed[2] in (".nii", ".nii.gz")
+    return parsed is not None and parsed[1] in suffixes and parsed[2] in (".nii", ".nii.gz")
 
 
 def _fault(name: str) -> str:
@@ -97,13 +97,13 @@ def _fault(name: str) -> str:
     if name != stem + (".nii.gz" if name.lower().endswith(".gz") else ".nii"):
         return "its ending must be .nii or .nii.gz in lower case; rename it"
     if suffix not in MODALITY_OF_SUFFIX:
-        return f"its suffix {suffix} is none of {', '.join(MODALITY_OF_SUFFIX)}; rename it"
+        return f"its suffix {suffix} is none that BIDS has, such as T1w or T2w; rename it"
     wrong = [entity for entity in entities if not re.fullmatch("[A-Za-z]+-[A-Za-z0-9+]+", entity)]
     where = f"{wrong[0]!r} in its name" if wrong else "its name"
     return f"{where} is no entity of BIDS, such as sub-01 or run-2; rename it"
 
 
-def _reason(dataset: Path, label: str) -> str:
+def _reason(dataset: Path, label: str, suffixes: Sequence[str]) -> str:
     folder = dataset / f"sub-{label}"
     if "/" not in label and folder.is_symlink() and not folder.exists():
         return "its folder is a link to nowhere; fetch or restore it"
@@ -115,6 +115,6 @@ def _reason(dataset: Path, label: str) -> str:
     except OSError as error:
         return f"its folder cannot be read ({error.strerror}); correct its rights"
     scans = (*folder.glob("anat/sub-*.nii*"), *folder.glob("ses-*/anat/sub-*.nii*"))
-    if any(_is_scan(path.name) for path in scans):
+    if any(_is_scan(path.name, suffixes) for path in scans):
         return FILTERED
-    return "it has no T1w or T2w image in anat"
+    return f"it has no {' or '.join(suffixes)} image in anat"

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from bids_harmonize.bids.filters import read_filter_file
+from bids_harmonize.bids.run import DEFAULT_MODALITIES, MODALITY_OF_SUFFIX
 from bids_harmonize.cli import arguments, process
 from bids_harmonize.errors import BadLevel, NoInput, UsageError
 from bids_harmonize.options import ClusterKind, Options
 
 PROGRAM = "bids-harmonize"
+SUFFIXES = tuple(MODALITY_OF_SUFFIX)
 ANALYSIS_LEVELS = ("participant", "group", "train")
-MODALITIES = ("T1w", "T2w", "inplaneT2")
-DEFAULT_MODALITIES = ("T1w", "T2w")
 # The levels at which options do something, by the field of `Options` that they fill; elsewhere they are
 # refused. Those that are missing here do something at every level.
 LEVELS_OF_OPTION: dict[str, tuple[str, ...]] = {
@@ -92,7 +92,7 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:
     if label_maps is not None and not os.path.isdir(label_maps):
         raise UsageError(f"the label maps {label_maps} do not exist, or are not a folder")
     # A report is on all that was harmonized, whatever it had to be asked for.
-    default_modalities = MODALITIES if fields["level"] == "group" else DEFAULT_MODALITIES
+    default_modalities = SUFFIXES if fields["level"] == "group" else DEFAULT_MODALITIES
     fields["modalities"] = fields["modalities"] or default_modalities
     if fields["pool_by"] is not None and fields["pool"] is not None:
         raise UsageError("--pool-by forms pools anew, and --pool takes some that are there; give one of them")
@@ -206,9 +206,9 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
         "--modalities",
         aliases=("--modality",),
         metavar="SUFFIX",
-        choices=MODALITIES,
-        help=f"suffixes to process, of {', '.join(MODALITIES)}; also --modality "
-        f"(default: {' '.join(DEFAULT_MODALITIES)})",
+        choices=SUFFIXES,
+        help=f"suffixes to process, of {', '.join(SUFFIXES)}; others than T1w and T2w need a --model of your "
+        f"own; also --modality (default: {' '.join(DEFAULT_MODALITIES)})",
     )
     arguments.add(
         group,

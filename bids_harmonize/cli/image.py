@@ -11,13 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from bids_harmonize.bids.output_paths import image_stem
-from bids_harmonize.bids.run import MODALITY_OF_SUFFIX
+from bids_harmonize.bids.run import MODALITIES, MODALITY_OF_SUFFIX
 from bids_harmonize.cli import arguments, process
 from bids_harmonize.errors import UsageError
 from bids_harmonize.options import ImageOptions
 
 PROGRAM = "bids-harmonize-image"
-MODALITIES = ("T1w", "T2w")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +39,8 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> ImageOptions:
     fields["modality"] = fields["modality"] or modality_of_name(source.name)
     if fields["modality"] is None and model is None:
         raise UsageError(
-            f"the modality of {source} is unknown: its name ends in neither _T1w nor _T2w; give --modality"
+            f"the modality of {source} is unknown: its name ends in no suffix of BIDS, such as _T1w; "
+            "give --modality"
         )
     fields["omp_nthreads"] = fields["omp_nthreads"] or arguments.default_cpus(os.environ)
     return ImageOptions(**fields, models=() if model is None else (model,), command=(program, *argv))
@@ -99,7 +99,7 @@ def _add_harmonization(group: argparse._ArgumentGroup) -> None:
         "--modality",
         metavar="SUFFIX",
         choices=MODALITIES,
-        help=f"{' or '.join(MODALITIES)} (default: from the name of IN, else that of MODEL)",
+        help=f"one of {', '.join(MODALITIES)} (default: from the name of IN, else that of MODEL)",
     )
     arguments.add(
         group,

@@ -108,6 +108,7 @@ def _train(options: Options) -> int:
     from bids_harmonize.commands.scan_plan import serves
     from bids_harmonize.commands.train import train_model
     from bids_harmonize.model.harmonizer import Model
+    from bids_harmonize.simulation.protocols import REFERENCE_PROTOCOLS
     from bids_harmonize.training.candidates import trained_body_part
     from bids_harmonize.training.run import TrainRequest
 
@@ -117,6 +118,10 @@ def _train(options: Options) -> int:
     kinds = [(run.modality, trained_body_part(run)) for run in runs]
     if options.echo_times and any(kind != ("T2w", HEAD_TERMS[0]) for kind in kinds):
         raise UsageError("--echo-times is for T2w scans of heads; select these alone with --modalities T2w")
+    simulated = {(modality, HEAD_TERMS[0]) for modality in REFERENCE_PROTOCOLS}
+    if options.label_maps and not simulated & {*kinds}:
+        known = ", ".join(REFERENCE_PROTOCOLS)
+        raise UsageError(f"--label-maps is for scans of heads, of {known}; leave it out")
     for modality, body_part in dict.fromkeys(kinds):
         request = TrainRequest(
             runs=[run for run, kind in zip(runs, kinds, strict=True) if kind == (modality, body_part)],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bids_harmonize.files.atomic import write_atomically, write_json
-from bids_harmonize.model.contrast_detector import ContrastDetector
+from bids_harmonize.model.contrast_detector import CONTRASTS, ContrastDetector
 from bids_harmonize.model.loading import torch_device
 from bids_harmonize.model.network import CurveNetwork
 from bids_harmonize.report.training.page import write_training_report
@@ -119,7 +119,7 @@ def _ood_detector(
     request: TrainRequest, material: _Material, progress: Callable[[str], None]
 ) -> Mapping[str, Any]:
     """What the card says of telling scans that the model is not meant for."""
-    if request.is_head:
+    if request.is_head and request.modality in CONTRASTS:
         return ContrastDetector(contrast=request.modality).card()
     progress(f"fitting to {request.effort.ood_scans} drawn scans what is out of distribution")
     return fit_ood_detector(material.scans, seed=request.seed, scans=request.effort.ood_scans)
@@ -164,6 +164,11 @@ def _select(request: TrainRequest, progress: Callable[[str], None]) -> Reference
     selection = select_group(candidates, request.reference_size)
     names = ", ".join(scan.name for scan in selection.held_out) or "none"
     progress(f"reference group of {len(selection.group)}; held out: {names}")
+    if not request.is_simulated:
+        progress(
+            f"no signal equation is known for {request.modality} of {request.body_part}: "
+            "the model learns from k-space and tone curves"
+        )
     if request.echo_times is None:
         return selection
     before, after = request.echo_times
@@ -181,7 +186,7 @@ def _material(request: TrainRequest, selection: ReferenceSelection) -> _Material
     scans = [
         example for scan in selection.group for example in reference_examples(scan, modality, brain=brain)
     ]
-    heads = read_heads(request.label_maps, modality) if request.label_maps is not None and brain else []
+    heads = read_heads(request.label_maps, modality) if request.label_maps and request.is_simulated else []
     sources: list[Source] = [*scans, *simulated_heads(heads, scans, modality)]
     return _Material(scans=scans, sources=sources, held_out=held_out)
 

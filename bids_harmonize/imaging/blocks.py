@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from bids_harmonize.imaging.types import Volume
+from bids_harmonize.imaging.types import Mask, Volume
 
 WORKING_MM = 2.0
 
@@ -43,6 +43,14 @@ class Blocks:
     def means(self, volume: Volume) -> Volume:
         """The mean of every block."""
         return block_means(volume, self.steps)
+
+    def whole(self, mask: Mask, shape: Sequence[int]) -> Mask:
+        """A mask of blocks on the grid that was divided; what is left over at the ends is outside."""
+        voxels = mask
+        for axis, step in enumerate(self.steps):
+            voxels = np.repeat(voxels, step, axis)
+        ends = [(0, n - m) for n, m in zip(shape, voxels.shape, strict=True)]
+        return np.pad(voxels, ends)
 
 
 def block_means(volume: Volume, steps: Sequence[int]) -> Volume:

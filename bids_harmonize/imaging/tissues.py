@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,13 @@ from bids_harmonize.errors import BadData
 from bids_harmonize.imaging.masks import MIN_REGION_VOXELS
 from bids_harmonize.imaging.types import Mask, Volume
 
+# The tissues of a brain from dark to bright, by modality, where their contrast tells them apart. In FLAIR the
+# class of white matter holds what is half fluid, half grey matter.
+TISSUE_ORDER: Mapping[str, tuple[str, str, str]] = {
+    "T1w": ("csf", "grey matter", "white matter"),
+    "T2w": ("white matter", "grey matter", "csf"),
+    "FLAIR": ("csf", "white matter", "grey matter"),
+}
 # Shares of a brain's voxels that are not classified: what is left of air and sinuses, and of fat and vessels.
 DARKEST_SHARE, BRIGHTEST_SHARE = 0.02, 0.01
 # The quantiles at which the means of the three classes start, the same for all scans.
@@ -46,7 +55,7 @@ def tissue_limits(values: NDArray[np.floating]) -> tuple[float, float, float, fl
     return float(ranked[0]), float(thresholds[0]), float(thresholds[1]), float(ranked[-1])
 
 
-def tissues(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask, Mask]:
+def tissues(volume: Volume, brain: Mask, *, modality: str) -> tuple[Mask, Mask, Mask]:
     """White matter, grey matter and fluid of a brain, by `tissue_limits`.
 
     Where the mask has cut away most of the fluid, its class holds the grey matter next to it.
@@ -57,8 +66,8 @@ def tissues(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask, M
         ``(x, y, z)``, in any unit.
     brain
         The brain's mask.
-    bright
-        Whether white matter is the brightest of the three (T1w) or the darkest (T2w); fluid is the other end.
+    modality
+        One of `TISSUE_ORDER`.
 
     Raises
     ------
@@ -69,13 +78,15 @@ def tissues(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask, M
     if values.size < MIN_REGION_VOXELS:
         raise BadData("no brain was found")
     lowest, dark, light, highest = tissue_limits(values)
-    darkest, middle, brightest = (
-        np.asarray(brain & (volume >= low) & (volume <= high), dtype=bool)
-        for low, high in ((lowest, dark), (dark, light), (light, highest))
-    )
-    return (brightest, middle, darkest) if bright else (darkest, middle, brightest)
+    classes = {
+        name: np.asarray(brain & (volume >= low) & (volume <= high), dtype=bool)
+        for name, low, high in zip(
+            TISSUE_ORDER[modality], (lowest, dark, light), (dark, light, highest), strict=True
+        )
+    }
+    return classes["white matter"], classes["grey matter"], classes["csf"]
 
 
-def white_and_grey(volume: Volume, brain: Mask, *, bright: bool) -> tuple[Mask, Mask]:
+def white_and_grey(volume: Volume, brain: Mask, *, modality: str) -> tuple[Mask, Mask]:
     """White and grey matter, as `tissues` finds them."""
-    return tissues(volume, brain, bright=bright)[:2]
+    return tissues(volume, brain, modality=modality)[:2]

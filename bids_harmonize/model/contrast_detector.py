@@ -11,7 +11,7 @@ from bids_harmonize.imaging.brain import NoBrain, TissueLevels
 from bids_harmonize.model.ood_detector import OODScore
 
 # The contrasts that are told by the order of tissues.
-CONTRASTS = ("T1w", "T2w")
+CONTRASTS = ("T1w", "T2w", "FLAIR")
 NO_BRAIN = "no brain"
 # Grey over white matter, and fluid over grey matter: up to these in T1w scans, from these on in T2w scans.
 # Of scans to choose by, familiar T1w scans have at most 0.87 and 0.68, T2w scans at least 1.14 and 1.24.
@@ -30,9 +30,7 @@ def taken_for(levels: TissueLevels) -> str:
     for contrast in CONTRASTS:
         if _margin(levels, contrast) >= 0:
             return contrast
-    if levels.grey_matter < levels.white_matter:
-        return "another contrast"
-    return "FLAIR" if levels.csf < levels.white_matter else "PDw"
+    return "another contrast" if levels.grey_matter < levels.white_matter else "PDw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,4 +80,6 @@ def _margin(levels: TissueLevels, contrast: str) -> float:
     )
     if contrast == "T1w":
         return min(math.log(T1W_MATTER) - (grey - white), math.log(T1W_FLUID) - (fluid - grey))
+    if contrast == "FLAIR":
+        return min(grey - white, white - fluid)
     return min(grey - white - math.log(T2W_MATTER), fluid - grey - math.log(T2W_FLUID))

@@ -76,22 +76,31 @@ class Protocol:
         return {name: self.signal(name, tissues) for name in tissues}
 
 
-# What the reference groups of the bundled models were scanned with, or are carried to.
+# Of the modalities that there are signal equations for: what the reference groups of the bundled models were
+# scanned with, or are carried to, and what is usual for FLAIR.
 REFERENCE_PROTOCOLS: Mapping[str, Protocol] = {
     "T1w": Protocol(field_strength=3.0, sequence="MPRAGE", tr=2300, te=3, ti=900),
     "T2w": Protocol(field_strength=3.0, sequence="spin echo", tr=5000, te=100),
+    "FLAIR": Protocol(field_strength=3.0, sequence="inversion recovery", tr=9000, te=120, ti=2500),
 }
 # What is special about the signal of these is a person's own.
 BRAIN_TISSUES = ("white matter", "grey matter", "deep grey matter", "csf")
 
 
 def draw_protocol(modality: str, rng: np.random.Generator) -> Protocol:
-    """A T1w or T2w protocol at random, within what hospitals use."""
+    """A protocol of one of `REFERENCE_PROTOCOLS`' modalities at random, within what hospitals use."""
     field = float(rng.choice([1.5, 3.0]))
     if modality == "T2w":
         # Short repetition times are common, and matter more: fluid has not recovered then.
         tr, te = np.exp(rng.uniform(np.log(2000), np.log(9000))), rng.uniform(50, 130)
         return Protocol(field_strength=field, sequence="spin echo", tr=float(tr), te=te)
+    if modality == "FLAIR":
+        tr = float(rng.uniform(4800, 11000))
+        # The inversion time is chosen so that fluid gives next to no signal.
+        fluid = TISSUES["csf"] if field > 2 else TISSUES["csf"].at_1_5_tesla()
+        dark = fluid.t1 * np.log(2 / (1 + np.exp(-tr / fluid.t1)))
+        te, ti = rng.uniform(80, 150), float(dark * rng.uniform(0.92, 1.03))
+        return Protocol(field_strength=field, sequence="inversion recovery", tr=tr, te=te, ti=ti)
     kind = rng.integers(3)
     if kind == 0:
         tr, te, ti = rng.uniform(1600, 2600), rng.uniform(2, 5), rng.uniform(750, 1200)

@@ -17,7 +17,7 @@ from bids_harmonize.simulation.label_heads import Head
 from bids_harmonize.training.reference_group import ReferenceScan, measure_scan
 
 # Voxels of simulated heads, mm.
-SIMULATED_VOXELS = {"T1w": [(2, 2, 2)], "T2w": [(2, 2, 2), (2, 2, 5)]}
+SIMULATED_VOXELS = {"T1w": [(2, 2, 2)], "T2w": [(2, 2, 2), (2, 2, 5)], "FLAIR": [(2, 2, 2), (2, 2, 5)]}
 
 
 def trained_body_part(run: Run) -> str:
@@ -27,7 +27,7 @@ def trained_body_part(run: Run) -> str:
 
 
 def read_heads(folder: Path, modality: str) -> list[Head]:
-    """Heads of all label maps in a folder, at 2 mm; for T2w also in thick slices, as is common.
+    """Heads of all label maps in a folder, at 2 mm; for T2w and FLAIR also in thick slices, as is common.
 
     Raises
     ------

@@ -103,7 +103,10 @@ def draw_batch(
     same_grid = [other for other in pool if np.allclose(other.zooms, source.zooms, atol=SAME_VOXELS_MM)]
     extent = _field_of_view(source.region.shape, recipe, rng)
     window = _random_crop_and_flip(source.region.shape, extent, rng)
-    return with_boxes_alike([_draw(source, same_grid, window, recipe, rng) for _ in range(size)])
+    stretch = np.exp(rng.uniform(-1, 1, 3) * np.log1p(recipe.size_spread))
+    x, y, z = (float(zoom * factor) for zoom, factor in zip(source.zooms, stretch, strict=True))
+    pairs = [_draw(source, same_grid, window, recipe, rng, (x, y, z)) for _ in range(size)]
+    return with_boxes_alike(pairs)
 
 
 def with_boxes_alike(pairs: Sequence[Pair]) -> list[Pair]:
@@ -118,7 +121,9 @@ def _draw(
     window: tuple[slice, ...],
     recipe: Recipe,
     rng: np.random.Generator,
+    zooms: tuple[float, float, float],
 ) -> Pair:
+    """Alter a source whose voxels are taken to be of another size."""
     other = same_grid[int(rng.integers(len(same_grid)))]
     kind = rng.random()
     mild = recipe.unaltered <= kind < recipe.unaltered + recipe.mild
@@ -138,7 +143,7 @@ def _draw(
         augmented=augmented,
         target=target,
         region=region,
-        zooms=source.zooms,
+        zooms=zooms,
         box=Box.whole(augmented.shape),
         surroundings=source.surroundings,
         air=source.air,

@@ -47,6 +47,9 @@ class Recipe:
         How much single voxels of simulated people differ within a tissue, at most, in both images of a pair.
         Noise of the altered image alone teaches curves that even out a tissue, and with it a diffuse change
         or a faint lesion; what both images show is to be kept.
+    size_spread
+        How much larger or smaller people are than they were scanned, along each axis, at most: few heads
+        stand for many.
     scale_jitter
         Standard deviation of the logarithm of the scale.
     second_pass
@@ -63,6 +66,7 @@ class Recipe:
     simulated: float = 0.6
     personal_spread: float = 0.04
     personal_grain: float = 0.2
+    size_spread: float = 0.12
     scale_jitter: float = SCALE_JITTER
     second_pass: float = 0.25
 

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_harmonize.brain.search import find_brain
 from bids_harmonize.errors import BadData
+from bids_harmonize.imaging.blocks import Blocks
 from bids_harmonize.imaging.body_part import shows_brain
-from bids_harmonize.imaging.masks import brain_mask, check_brain, middle_tissue, tissue_mask
-from bids_harmonize.imaging.tissues import white_and_grey
+from bids_harmonize.imaging.brain import Brain, NoBrain
+from bids_harmonize.imaging.masks import middle_tissue, tissue_mask
+from bids_harmonize.imaging.tissues import TISSUE_ORDER, white_and_grey
 from bids_harmonize.imaging.types import Mask, Volume
 from bids_harmonize.measures.image_quality import (
     QUALITY_METRICS,
@@ -135,7 +138,7 @@ def measure_scan(
     zooms
         Voxel size in mm.
     modality
-        ``T1w`` where white matter is the brightest of the brain's tissues; in others it is the darkest.
+        If it is one of `TISSUE_ORDER`, the contrast of the brain's tissues is measured.
     body_part
         DICOM's term for it.
 
@@ -147,18 +150,27 @@ def measure_scan(
     tissues = None
     try:
         if shows_brain([body_part]):
-            region = brain_mask(volume, zooms)
-            check_brain(region, zooms)
-            tissues = white_and_grey(volume, region, bright=modality == "T1w")
+            brain = _find_brain(volume, zooms)
+            region, white = brain.mask, brain.white_matter
+            if modality in TISSUE_ORDER:
+                tissues = white_and_grey(volume, region, modality=modality)
         else:
-            region = middle_tissue(volume, zooms)
+            region = white = middle_tissue(volume, zooms)
     except BadData as error:
         raise BadData(f"{name}: {error}; leave the scan out of the group") from error
-    level = float(np.median(volume[tissues[0] if tissues else region]))
+    level = float(np.median(volume[white]))
     quality = measure_quality(volume, zooms, region, tissues)
     return ReferenceScan(
         name=name, volume=volume, zooms=zooms, region=region, reference_intensity=level, quality=quality
     )
+
+
+def _find_brain(volume: Volume, zooms: tuple[float, float, float]) -> Brain:
+    blocks = Blocks.of(volume.shape, zooms)
+    found = find_brain(blocks.means(volume), blocks.zooms, np.diag([*zooms, 1.0]))
+    if isinstance(found, NoBrain):
+        raise BadData(f"no brain was found ({found.reason})")
+    return found.on_grid(lambda mask: blocks.whole(mask, volume.shape), zooms)
 
 
 def select_group(scans: Sequence[ReferenceScan], size: int) -> ReferenceSelection:

@@ -15,6 +15,7 @@ from bids_harmonize.imaging.types import Mask, Volume
 from bids_harmonize.measures.agreement import agreement_db
 from bids_harmonize.model.card import ModelCard
 from bids_harmonize.model.card_entries import CheckpointRecord
+from bids_harmonize.simulation.protocols import REFERENCE_PROTOCOLS
 from bids_harmonize.training.recipe import Recipe
 from bids_harmonize.training.reference_group import ReferenceSelection
 from bids_harmonize.training.schedule import Effort, Schedule
@@ -69,6 +70,11 @@ class TrainRequest:
     def is_head(self) -> bool:
         """Whether the scans show a brain."""
         return shows_brain([self.body_part])
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether other protocols can be simulated: there is a signal equation, and tissues are known."""
+        return self.is_head and self.modality in REFERENCE_PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True)

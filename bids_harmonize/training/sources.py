@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from bids_harmonize.errors import BadData
 from bids_harmonize.imaging.intensity import intensity_scale
-from bids_harmonize.imaging.tissues import tissue_limits
+from bids_harmonize.imaging.tissues import TISSUE_ORDER, tissue_limits
 from bids_harmonize.imaging.types import Mask, Volume
 from bids_harmonize.simulation.label_heads import Head
 from bids_harmonize.simulation.protocols import (
@@ -74,7 +74,7 @@ class ReferenceExample:
     """A reference scan on a grid small enough to train on, in units of its reference intensity.
 
     `tissues` are the intensities of tissues inside the region and outside it, where a skull-stripped scan has
-    none; None where the region is not a brain.
+    none; None where the region is not a brain, or no signal equation is known for the modality.
     """
 
     volume: Volume
@@ -205,7 +205,7 @@ def reference_examples(
         _averaged(volume, scan.region, scan.zooms),
         _example(volume[every], (x, y, z), scan.region[every]),
     ]
-    tissues = tissue_levels(versions[0], modality) if brain else None
+    tissues = tissue_levels(versions[0], modality) if brain and modality in REFERENCE_PROTOCOLS else None
     return [replace(version, modality=modality, tissues=tissues) for version in versions]
 
 
@@ -251,8 +251,7 @@ def tissue_levels(example: ReferenceExample, modality: str) -> tuple[dict[str, f
     Parameters
     ----------
     modality
-        T1w, in which white matter is the brightest of the brain's tissues, or T2w, in which it is the
-        darkest.
+        One of `TISSUE_ORDER`.
 
     Raises
     ------
@@ -260,7 +259,7 @@ def tissue_levels(example: ReferenceExample, modality: str) -> tuple[dict[str, f
         The brain has fewer than three different intensities.
     """
     values = example.volume[example.region]
-    names = ["csf", "grey matter", "white matter"]
+    names = TISSUE_ORDER[modality]
     low, *thresholds, high = tissue_limits(values)
     kept = values[(values >= low) & (values <= high)]
     nearest = np.searchsorted(thresholds, kept)
@@ -269,8 +268,9 @@ def tissue_levels(example: ReferenceExample, modality: str) -> tuple[dict[str, f
         raise BadData("the tissues of its brain are all alike; leave the scan out of the group")
     inside = [float(np.median(found)) for found in classes]
     # Sulci are mostly partial volume; the ventricles are the darkest, or the brightest, of a brain.
-    inside[0 if modality == "T1w" else 2] = float(np.percentile(values, 2 if modality == "T1w" else 98))
-    inner = dict(zip(names if modality == "T1w" else names[::-1], inside, strict=True))
+    fluid = names.index("csf")
+    inside[fluid] = float(np.percentile(values, 2 if fluid == 0 else 98))
+    inner = dict(zip(names, inside, strict=True))
     around = example.volume[(example.volume > AIR_INTENSITY) & (example.inside < 0.02)]
     if around.size < MIN_SURROUNDINGS * values.size:
         return inner, {}

@@ -17,6 +17,7 @@ from bids_harmonize.imaging.tissues import (
     DARKEST_SHARE,
     INITIAL_QUANTILES,
     MAX_ITERATIONS,
+    TISSUE_ORDER,
     tissue_limits,
     tissues,
     white_and_grey,
@@ -27,6 +28,8 @@ from bids_harmonize.simulation.protocols import Protocol
 from tests.helpers.toy_heads import HEAD_GRID, MPRAGE, T2_SPIN_ECHO
 
 BRAIN = ("white matter", "grey matter", "deep grey matter", "csf")
+FLAIR = Protocol(field_strength=3.0, sequence="inversion recovery", tr=9000, te=120, ti=2500)
+PROTOCOLS = {"T1w": MPRAGE, "T2w": T2_SPIN_ECHO, "FLAIR": FLAIR}
 RECEIVER = Receiver(gain=700, snr=40, shading=0.1)
 
 seeds = st.integers(0, 2**31)
@@ -73,10 +76,10 @@ def test_limits_rise_however_few_intensities_there_are(values: list[float]) -> N
     assert min(values) <= limits[0] <= limits[-1] <= max(values)
 
 
-@pytest.mark.parametrize(("protocol", "bright"), [(MPRAGE, True), (T2_SPIN_ECHO, False)], ids=["T1w", "T2w"])
-def test_white_and_grey_matter_of_the_true_brain(head: Head, protocol: Protocol, bright: bool) -> None:
-    volume = render(head, protocol, HEAD_GRID, RECEIVER, seed=(2,))
-    white, grey = white_and_grey(volume, truth(head), bright=bright)
+@pytest.mark.parametrize("modality", ["T1w", "T2w"])
+def test_white_and_grey_matter_of_the_true_brain(head: Head, modality: str) -> None:
+    volume = render(head, PROTOCOLS[modality], HEAD_GRID, RECEIVER, seed=(2,))
+    white, grey = white_and_grey(volume, truth(head), modality=modality)
     true_white, true_grey = truth(head, ("white matter",)), truth(head, ("grey matter", "deep grey matter"))
     assert np.median(volume[white]) == pytest.approx(np.median(volume[true_white]), rel=0.12)
     assert not np.any(white & grey)
@@ -86,12 +89,13 @@ def test_white_and_grey_matter_of_the_true_brain(head: Head, protocol: Protocol,
     assert np.mean(true_grey[grey]) > 2 * np.mean(true_grey[white])
 
 
-@pytest.mark.parametrize(("protocol", "bright"), [(MPRAGE, True), (T2_SPIN_ECHO, False)], ids=["T1w", "T2w"])
-def test_fluid_lies_beyond_grey_matter(head: Head, protocol: Protocol, bright: bool) -> None:
-    volume = render(head, protocol, HEAD_GRID, RECEIVER, seed=(2,))
-    masks = tissues(volume, truth(head), bright=bright)
-    white, grey, fluid = (float(np.median(volume[mask])) for mask in masks)
-    assert white > grey > fluid if bright else white < grey < fluid
+@pytest.mark.parametrize("modality", TISSUE_ORDER)
+def test_fluid_lies_beyond_grey_matter(head: Head, modality: str) -> None:
+    volume = render(head, PROTOCOLS[modality], HEAD_GRID, RECEIVER, seed=(2,))
+    masks = tissues(volume, truth(head), modality=modality)
+    levels = dict(zip(("white matter", "grey matter", "csf"), masks, strict=True))
+    medians = [float(np.median(volume[levels[name]])) for name in TISSUE_ORDER[modality]]
+    assert medians == sorted(medians)
     true_fluid = truth(head, ("csf",))
     assert np.mean(true_fluid[masks[2]]) > 2 * np.mean(true_fluid[masks[1]])
 
@@ -99,4 +103,4 @@ def test_fluid_lies_beyond_grey_matter(head: Head, protocol: Protocol, bright: b
 def test_no_tissues_without_a_brain() -> None:
     volume = np.ones((10, 10, 10), np.float32)
     with pytest.raises(BadData):
-        white_and_grey(volume, np.zeros(volume.shape, dtype=bool), bright=True)
+        white_and_grey(volume, np.zeros(volume.shape, dtype=bool), modality="T1w")

