@@ -14,6 +14,9 @@ from bids_harmonize.bids.run import HARMONIZED, UNHARMONIZED, Run, output_stem
 from bids_harmonize.errors import CannotCreate, UsageError
 from bids_harmonize.files.atomic import locked_temp_file, remove_stale_temp_files
 
+# What single images end in; those of a dataset are NIfTI.
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh")
+
 
 def output_path(output_dir: Path, run: Run) -> Path:
     """The harmonized image of a run.
@@ -30,8 +33,8 @@ def unharmonized_path(output_dir: Path, run: Run) -> Path:
 
 
 def image_stem(name: str) -> str | None:
-    """The name of a NIfTI file without its ending; None where it ends in neither ``.nii.gz`` nor ``.nii``."""
-    return next((name[: -len(end)] for end in (".nii.gz", ".nii") if name.endswith(end)), None)
+    """The name of an image file without its ending; None where that is none of `IMAGE_ENDINGS`."""
+    return next((name[: -len(end)] for end in IMAGE_ENDINGS if name.endswith(end)), None)
 
 
 def sidecar_path(image: Path) -> Path:

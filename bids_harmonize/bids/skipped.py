@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from bids_harmonize.bids.filters import Filters, labels
 from bids_harmonize.bids.index import participants
 from bids_harmonize.bids.participants import read_participants
-from bids_harmonize.bids.run import MODALITY_OF_SUFFIX, Run, natural_key, parse_name
+from bids_harmonize.bids.run import DEFAULT_MODALITIES, MODALITY_OF_SUFFIX, Run, natural_key, parse_name
 from bids_harmonize.errors import BadData, escape_unprintable
 
 FILTERED = "none of its images match the filters"
@@ -115,6 +115,6 @@ def _reason(dataset: Path, label: str, suffixes: Sequence[str]) -> str:
     except OSError as error:
         return f"its folder cannot be read ({error.strerror}); correct its rights"
     scans = (*folder.glob("anat/sub-*.nii*"), *folder.glob("ses-*/anat/sub-*.nii*"))
-    if any(_is_scan(path.name, suffixes) for path in scans):
+    if any(_is_scan(path.name, {*DEFAULT_MODALITIES, *suffixes}) for path in scans):
         return FILTERED
     return f"it has no {' or '.join(suffixes)} image in anat"

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bids_harmonize.bids.output_paths import image_stem
+from bids_harmonize.bids.output_paths import IMAGE_ENDINGS, image_stem
 from bids_harmonize.bids.run import MODALITIES, MODALITY_OF_SUFFIX
 from bids_harmonize.cli import arguments, process
 from bids_harmonize.errors import UsageError
@@ -35,7 +35,7 @@ def parse(argv: Sequence[str], *, program: str = PROGRAM) -> ImageOptions:
     fields = vars(parser().parse_args(argv))
     source, output, model = fields["source"], fields["output"], fields.pop("model")
     if image_stem(output.name) is None:
-        raise UsageError(f"the output {output} must end in .nii.gz or .nii")
+        raise UsageError(f"the output {output} must end in {', '.join(IMAGE_ENDINGS)}")
     fields["modality"] = fields["modality"] or modality_of_name(source.name)
     if fields["modality"] is None and model is None:
         raise UsageError(
@@ -80,10 +80,16 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _add_positionals(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "source", metavar="IN", type=arguments.path, help="the scan, .nii.gz or .nii; never written to"
+        "source",
+        metavar="IN",
+        type=arguments.path,
+        help="the scan, NIfTI (.nii.gz, .nii) or FreeSurfer's (.mgz, .mgh); never written to",
     )
     group.add_argument(
-        "output", metavar="OUT", type=arguments.path, help="the harmonized scan to write, .nii.gz or .nii"
+        "output",
+        metavar="OUT",
+        type=arguments.path,
+        help="the harmonized scan to write, in the format that its name says",
     )
     arguments.add(
         group,

@@ -171,7 +171,7 @@ def _write(
         log.warning("%s: %s", plan.name, warning)
     try:
         with write_atomically(output) as temporary:
-            save_image(image, temporary)
+            save_image(image, temporary, plan.path)
         if transform is not None:
             with write_atomically(transform_path(output)) as temporary:
                 transform.save(temporary)

@@ -1,4 +1,4 @@
-"""NIfTI images in and out, with the grid and the header kept.
+"""Images in and out, with the grid and the header kept: NIfTI, and FreeSurfer's as NIfTI in memory.
 
 Every check fails with one sentence that names the file and says what is wrong and what to do.
 """
@@ -10,7 +10,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BufferedWriter, IOBase
 from pathlib import Path
 from typing import cast
@@ -22,9 +22,11 @@ from isal.igzip_lib import IsalError
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import FileBasedImage
 from nibabel.fileholders import FileHolder
+from nibabel.freesurfer.mghformat import MGHImage
 from nibabel.nifti1 import Nifti1Image
 
 from bids_harmonize.errors import OUT_OF_MEMORY, BadData
+from bids_harmonize.imaging import freesurfer
 from bids_harmonize.imaging.nifti_integrity import (
     check_content,
     check_header,
@@ -58,12 +60,12 @@ _ISAL_ERROR = cast("type[Exception]", IsalError)
 
 
 def open_image(path: Path) -> Nifti1Image:
-    """Open a NIfTI file and check its header; voxels stay on disk.
+    """Open an image file and check its header; voxels stay on disk.
 
     Parameters
     ----------
     path
-        A file that ends in ``.nii`` or ``.nii.gz``.
+        A file that ends in ``.nii``, ``.nii.gz``, ``.mgz`` or ``.mgh``.
 
     Raises
     ------
@@ -72,21 +74,25 @@ def open_image(path: Path) -> Nifti1Image:
     InputOutputError
         The disk cannot be read.
     BadData
-        The file is no NIfTI image of one real-valued 3-D volume with a usable grid.
+        The file is no image of one real-valued 3-D volume with a usable grid.
     """
     check_readable(path)
     # nibabel would read many other formats, for which there are no checks here.
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if not path.name.lower().endswith((".nii", ".nii.gz", *freesurfer.ENDINGS)):
         raise BadData(f"{path} is not a NIfTI image; convert it to .nii or .nii.gz")
+    kind = "FreeSurfer" if freesurfer.is_freesurfer(path) else "NIfTI"
     _check_ending(path)
     try:
-        check_header(path)
+        if kind == "NIfTI":
+            check_header(path)
         image = _load(path)
     # Parsers of unknown bytes raise many kinds of errors; whatever they raise, the file is damaged.
     except Exception as error:
         raise BadData(
-            f"{path} is not a readable NIfTI image ({os_reason(error)}); replace the file"
+            f"{path} is not a readable {kind} image ({os_reason(error)}); replace the file"
         ) from error
+    if isinstance(image, MGHImage):
+        image = freesurfer.as_nifti(image, path)
     if not isinstance(image, Nifti1Image):
         raise BadData(f"{path} is not a NIfTI image; convert it to .nii or .nii.gz")
     check_volume(image, path)
@@ -100,7 +106,8 @@ def _check_ending(path: Path) -> None:
         start = file.read(nib.Nifti2Header.sizeof_hdr)
     is_nifti = any(kind.may_contain_header(start) for kind in (nib.Nifti1Header, nib.Nifti2Header))
     if start.startswith(GZIP_MAGIC) and not _is_gzipped(str(path)):
-        raise BadData(f"{path} is compressed by gzip; name it .nii.gz")
+        ending = ".mgz" if freesurfer.is_freesurfer(path) else ".nii.gz"
+        raise BadData(f"{path} is compressed by gzip; name it {ending}")
     if is_nifti and _is_gzipped(str(path)):
         raise BadData(f"{path} is not compressed; name it .nii, or compress it by gzip")
 
@@ -246,28 +253,39 @@ def with_voxels(image: Nifti1Image, voxels: Voxels) -> Nifti1Image:
     return type(image)(voxels.reshape(image.shape), image.affine, header)
 
 
-def save_image(image: Nifti1Image, path: Path) -> None:
-    """Write an image; the same image gives the same bytes.
+def save_image(image: Nifti1Image, path: Path, source: Path) -> None:
+    """Write an image in the format that the name says; the same image gives the same bytes.
 
     The file is one that `nibabel.save` could have written. Its zlib would take most of the time that a scan
     takes; ISA-L's result is as small.
+
+    Parameters
+    ----------
+    source
+        The file that the image was made from; FreeSurfer's scan parameters are taken over from it.
     """
-    if path.suffix != ".gz":
-        nib.save(image, path)
-        return
+    compress = _compressed if _is_gzipped(str(path)) else nullcontext
+    with path.open("wb") as file, compress(file) as stream:
+        if freesurfer.is_freesurfer(path):
+            freesurfer.write(image, stream, source)
+        else:
+            image.to_file_map({"image": FileHolder(fileobj=stream)})
+
+
+@contextmanager
+def _compressed(file: IOBase) -> Iterator[IOBase]:
     with (
-        path.open("wb") as file,
         igzip.IGzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as stream,
         BufferedWriter(stream, CHUNK_BYTES) as buffer,
     ):
-        image.to_file_map({"image": FileHolder(fileobj=buffer)})
+        yield buffer
 
 
 def _stored_voxels(image: Nifti1Image, path: str) -> Voxels:
     if not (isinstance(image.dataobj, ArrayProxy) and _is_gzipped(path)):
         return np.asarray(image.dataobj, dtype=np.float32)
     with igzip.open(path) as stream:
-        voxels = np.asarray(_from_stream(image, stream).dataobj, dtype=np.float32)
+        voxels = np.asarray(_from_stream(image.dataobj, stream), dtype=np.float32)
         _read_to_end(stream, (MAX_LENGTH_RATIO - 1) * _expected_bytes(image.dataobj) + CHUNK_BYTES)
     return voxels
 
@@ -287,9 +305,9 @@ def _read_to_end(stream: IOBase, max_bytes: int) -> None:
             raise ValueError(f"more than {length} bytes follow its voxels")
 
 
-def _from_stream(image: Nifti1Image, stream: IOBase) -> Nifti1Image:
-    """The same image, to be read from a stream that starts where its file does."""
-    return type(image).from_file_map({"image": FileHolder(fileobj=stream)})
+def _from_stream(voxels: ArrayProxy, stream: IOBase) -> ArrayProxy:
+    """The same voxels, to be read from a stream that starts where their file does."""
+    return ArrayProxy(stream, (voxels.shape, voxels.dtype, voxels.offset, voxels.slope, voxels.inter))
 
 
 def _check_length(voxels: ArrayProxy, path: str) -> None:
@@ -320,7 +338,7 @@ def _expected_bytes(voxels: ArrayProxy) -> int:
 
 
 def _is_gzipped(path: str) -> bool:
-    return path.lower().endswith(".gz")
+    return path.lower().endswith((".gz", ".mgz"))
 
 
 def _decompressed_length(path: str, enough: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_harmonize.bids.run import Run, conflicts, natural_key, output_stem, parse_name
+from bids_harmonize.bids.run import MODALITY_OF_SUFFIX, Run, conflicts, natural_key, output_stem, parse_name
 
 KEYS = ("sub", "ses", "acq", "ce", "rec", "run", "echo", "part", "chunk")
 LABELS = st.text("abcXYZ0189", min_size=1, max_size=6)
@@ -116,3 +116,10 @@ def test_different_suffixes_do_not_conflict(run_at) -> None:
     assert (
         conflicts([run_at(f"sub-1/anat/sub-1_{suffix}.nii") for suffix in ("T1w", "T2w", "inplaneT2")]) == {}
     )
+
+
+def test_suffixes_are_those_of_bids_without_masks_and_maps() -> None:
+    rules = pytest.importorskip("bidsschematools.schema").load_schema().rules.files.raw.anat
+    known = {suffix for rule in rules.values() for suffix in rule["suffixes"]}
+    maps = {suffix for suffix in rules["parametric"]["suffixes"] if suffix != "UNIT1"}
+    assert {*MODALITY_OF_SUFFIX} == known - maps - {"defacemask"}

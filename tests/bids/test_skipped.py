@@ -29,9 +29,9 @@ def ok(dataset: Path, add) -> Path:
     ("name", "reason"),
     [
         ("sub-WMH_MRI_21_01H/anat/sub-WMH_MRI_21_01H_T1w.nii.gz", "'MRI' in its name is no entity of BIDS"),
-        ("sub-a/anat/sub-a_T1W.nii.gz", "its suffix T1W is none of T1w, T2w"),
+        ("sub-a/anat/sub-a_T1W.nii.gz", "its suffix T1W is none that BIDS has"),
         ("sub-a/anat/sub-a_T1w.NII.GZ", "its ending must be .nii or .nii.gz in lower case"),
-        ("sub-a/anat/sub-a_T2w_brain.nii.gz", "its suffix brain is none of"),
+        ("sub-a/anat/sub-a_T2w_brain.nii.gz", "its suffix brain is none that BIDS has"),
         ("sub-a/ses-1/anat/sub-a_ses-1_defaced_T1w.nii", "'defaced' in its name is no entity"),
         ("sub-a/anat/sub-a_run-1_run-2_T1w.nii.gz", "its name is no entity of BIDS"),
     ],

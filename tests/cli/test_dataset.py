@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_harmonize import options
+from bids_harmonize.bids.run import MODALITY_OF_SUFFIX
 from bids_harmonize.cli import arguments
 from bids_harmonize.cli import dataset as dataset_cli
 from bids_harmonize.errors import BadLevel, HarmonizeError, NoInput, UsageError
@@ -237,7 +238,7 @@ def test_the_levels_of_options_name_options_and_levels() -> None:
 
 def test_a_report_is_on_all_modalities_unless_some_are_named(dataset: Path) -> None:
     group = [str(dataset), "out", "group"]
-    assert dataset_cli.parse(group).modalities == dataset_cli.MODALITIES
+    assert dataset_cli.parse(group).modalities == tuple(MODALITY_OF_SUFFIX)
     assert dataset_cli.parse([*group, "--modalities", "T2w"]).modalities == ("T2w",)
 
 

@@ -27,6 +27,7 @@ from bids_harmonize.model.card import read_card
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.phantom.anatomy import Head
 from bids_harmonize.phantom.scanner import Receiver, render
+from bids_harmonize.simulation.protocols import Protocol
 from bids_harmonize.training.candidates import read_heads, trained_body_part
 from bids_harmonize.training.recipe import WITHOUT_BRAIN, Recipe
 from bids_harmonize.training.run import TrainRequest
@@ -34,6 +35,7 @@ from tests.helpers.toy_datasets import harmonize, image_of, snapshot, write_data
 from tests.helpers.toy_heads import HEAD_GRID, T2_SPIN_ECHO, TINY, label_map, write_label_map
 
 PELVIS_ZOOMS = (1.5, 1.5, 4.0)
+FLAIR = Protocol(field_strength=3.0, sequence="inversion recovery", tr=9000, te=120, ti=2500)
 
 
 def silent(_: str) -> None:
@@ -196,6 +198,32 @@ def test_training_goes_on_from_a_model(heads_model: Path, dataset: Path, tmp_pat
     assert card["Data"]["LeftOut"] == []
     assert card["Figures"] == {}
     assert card["SimulatedHeads"] == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("suffix", "simulated"), [("FLAIR", True), ("PDw", False)])
+def test_other_contrasts_are_learned_and_harmonized(
+    head: Head, label_maps: Path, tmp_path: Path, suffix: str, simulated: bool
+) -> None:
+    dataset = write_dataset(tmp_path / "data")
+    for n in range(4):
+        volume = render(head, FLAIR, HEAD_GRID, Receiver(gain=500 + 100 * n, snr=40, shading=0.05), seed=(n,))
+        write_scan(dataset, f"sub-{n}_{suffix}.nii.gz", image_of(volume, HEAD_GRID.zooms))
+    lines: list[str] = []
+    runs = select_runs(dataset, Filters(modalities=(suffix,)))
+    asked = request(runs, modality=suffix, label_maps=label_maps)
+    weights = train_model(asked, tmp_path / "model", lines.append)
+    card = card_of(weights)
+    assert (weights.name, card["Modality"]) == (f"{suffix}.safetensors", suffix)
+    assert bool(card["SimulatedHeads"]) == simulated
+    assert any("no signal equation is known" in line for line in lines) != simulated
+    assert ("TissueOrder" in card["Recognizer"]) == simulated
+    options = ("participant", "--modalities", suffix, "--out-of-distribution", "harmonize")
+    result = harmonize(dataset, tmp_path / "out", *options, "--model", weights)
+    assert result.code == 0, result.err
+    assert len(list((tmp_path / "out").rglob(f"*_desc-harmonized_{suffix}.nii.gz"))) == 4
+    without = harmonize(dataset, tmp_path / "other", *options)
+    assert f"no model for {suffix}" in without.err
 
 
 @pytest.mark.process

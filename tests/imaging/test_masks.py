@@ -1,4 +1,4 @@
-"""Masks of the brain and of tissue, against the phantom's truth."""
+"""Masks of heads and of tissue."""
 
 from __future__ import annotations
 
@@ -6,52 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_harmonize.errors import BadData
 from bids_harmonize.imaging.masks import (
-    brain_mask,
-    check_brain,
     head_mask,
     middle_tissue,
-    otsu,
     within,
 )
-from bids_harmonize.phantom.anatomy import PHANTOM_LABELS, Head
-from bids_harmonize.phantom.scanner import Receiver, render
-from bids_harmonize.simulation.protocols import Protocol
-from tests.helpers.toy_heads import HEAD_GRID, MPRAGE, T2_SPIN_ECHO
-
-BRAIN = ("white matter", "grey matter", "deep grey matter", "csf")
-RECEIVER = Receiver(gain=700, snr=40, shading=0.1)
-
-
-def truth(head: Head, names: tuple[str, ...] = BRAIN) -> NDArray[np.bool_]:
-    return np.isin(head.labels_on(HEAD_GRID), [PHANTOM_LABELS.index(name) for name in names])
-
-
-def test_brain_of_a_t2w_head(head: Head) -> None:
-    volume = render(head, T2_SPIN_ECHO, HEAD_GRID, RECEIVER, seed=(2,))
-    found = brain_mask(volume, HEAD_GRID.zooms)
-    overlap = 2 * np.sum(found & truth(head)) / (found.sum() + truth(head).sum())
-    assert overlap > 0.9
-    check_brain(found, HEAD_GRID.zooms)
-
-
-@pytest.mark.parametrize("protocol", [MPRAGE, T2_SPIN_ECHO], ids=["T1w", "T2w"])
-def test_skull_stripped_brain_is_found(head: Head, protocol: Protocol) -> None:
-    volume = render(head, protocol, HEAD_GRID, RECEIVER, seed=(2,)) * truth(head)
-    brain = brain_mask(volume.astype(np.float32), HEAD_GRID.zooms)
-    assert np.sum(brain & truth(head)) > 0.75 * truth(head).sum()
-
-
-@pytest.mark.parametrize("millilitres", [0, 504, 2304])
-def test_what_is_too_small_or_too_large_is_no_brain(millilitres: int) -> None:
-    mask = np.zeros((30, 30, 30), dtype=bool)
-    mask.ravel()[: millilitres // 8] = True
-    with pytest.raises(BadData, match=rf"^no brain was found \(but {millilitres} ml\)$"):
-        check_brain(mask, (20.0, 20.0, 20.0))
 
 
 def test_the_head_has_no_holes_and_no_islands() -> None:
@@ -89,15 +51,6 @@ def test_no_tissue_in_the_middle() -> None:
     volume[:4] = 100
     with pytest.raises(BadData):
         middle_tissue(volume, (1.0, 1.0, 1.0))
-
-
-@given(st.integers(0, 1000), st.floats(0.1, 0.9), st.floats(1, 1e5))
-def test_otsu_parts_two_separate_classes(seed: int, share: float, unit: float) -> None:
-    rng = np.random.default_rng(seed)
-    bright = rng.random(2000) < share
-    values = np.where(bright, rng.uniform(0.8, 1.0, 2000), rng.uniform(0.1, 0.3, 2000)) * unit
-    threshold = otsu(values.astype(np.float32)) / unit
-    assert 0.29 <= threshold <= 0.81
 
 
 @given(

@@ -78,8 +78,8 @@ def test_text_is_no_nifti(tmp_path: Path, name: str) -> None:
 
 
 def test_another_image_format_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.mgz"
-    nib.save(nib.MGHImage(VOXELS, np.eye(4)), path)
+    path = tmp_path / "a.mnc"
+    path.write_bytes(b"CDF" + bytes(100))
     refused(path, BadData, "not a NIfTI image")
 
 

