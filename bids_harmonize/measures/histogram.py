@@ -20,6 +20,8 @@ FINE_BINS_PER_BIN = 16
 TOP_QUANTILE = 0.995
 # A group is described, per bin, by these percentiles over its scans: a band and the line within.
 PERCENTILES = (5, 50, 95)
+# This share of the tissue is darker than what is white in a picture.
+BRIGHT_SHARE = 0.99
 PERCENTILE_KEYS = tuple(f"Percentile{percent}" for percent in PERCENTILES)
 
 
@@ -54,6 +56,13 @@ class ReferenceIntensities:
         top = float(np.ceil(max(np.quantile(values, TOP_QUANTILE) for values in tissues) / 100) * 100)
         shares = [tissue_histogram(values, top) for values in tissues]
         return cls(top=top, shares=np.percentile(shares, PERCENTILES, axis=0))
+
+    @property
+    def bright(self) -> float:
+        """The intensity below which nearly all tissue of a typical scan of the group lies."""
+        typical = np.cumsum(self.shares[PERCENTILES.index(50)])
+        below = int(np.searchsorted(typical, BRIGHT_SHARE * typical[-1])) + 1
+        return self.top * min(below, HISTOGRAM_BINS) / HISTOGRAM_BINS
 
     def card(self) -> dict[str, Any]:
         """What the model card stores."""

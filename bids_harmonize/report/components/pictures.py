@@ -65,9 +65,9 @@ def grey_png(plane: NDArray[np.float32], window: float) -> bytes:
     return file.getvalue()
 
 
-def data_uri(png: bytes) -> str:
+def data_uri(picture: bytes, kind: str = "png") -> str:
     """The address of a picture that is part of the page."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def plain_axes(panel: Axes) -> None:

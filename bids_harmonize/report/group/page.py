@@ -18,6 +18,7 @@ from bids_harmonize.measures import site_classifier
 from bids_harmonize.measures.scan_intensities import BEFORE_AND_AFTER, TISSUES
 from bids_harmonize.report.components.page import render_page
 from bids_harmonize.report.components.panels import MAX_LINES
+from bids_harmonize.report.components.thumbnails import HEIGHT
 from bids_harmonize.report.group.pool_section import pool_section
 from bids_harmonize.report.group.site_sections import (
     MAX_SITES,
@@ -27,6 +28,7 @@ from bids_harmonize.report.group.site_sections import (
     intensity_panels,
     tissue_section,
 )
+from bids_harmonize.report.group.wall import picture_wall
 from bids_harmonize.results.flagged_scans import FLAGS, FlaggedScan, flagged_scans, scan_name
 from bids_harmonize.results.group_analysis import MIN_SCANS, OUTLIER_Z, Group
 from bids_harmonize.results.reading import Result
@@ -77,6 +79,7 @@ def group_page(suffix: str, group: Group, failed: Sequence[Crash]) -> str:
         Scans of the same suffix without a result.
     """
     flagged = flagged_scans(group, failed)
+    links = [_link(result) for result in group.results]
     counts = Counter(flag for scan in flagged for flag in scan.reasons)
     return render_page(
         "group",
@@ -93,6 +96,8 @@ def group_page(suffix: str, group: Group, failed: Sequence[Crash]) -> str:
         flags=FLAGS,
         flag_counts={flag: counts[flag] for flag in FLAGS if counts[flag]},
         max_listed=MAX_LISTED,
+        thumbnail_height=HEIGHT,
+        wall=picture_wall(group, flagged, links),
         intensities=intensity_panels(group),
         matrices=distance_matrices(group),
         pools=pool_section(group),
@@ -103,7 +108,7 @@ def group_page(suffix: str, group: Group, failed: Sequence[Crash]) -> str:
         max_lines=MAX_LINES,
         tissue_columns=list(TISSUE_LABELS.values()),
         tissue_legend=[(TISSUE_COLOURS[tissue], label) for tissue, label in TISSUE_LABELS.items()],
-        rows=_rows(group, flagged),
+        rows=_rows(group, flagged, links),
         site_names=sorted({label for label in group.sites.labels if label}),
         outlier_z=OUTLIER_Z,
         min_scans=MIN_SCANS,
@@ -136,7 +141,7 @@ def _classified(group: Group) -> dict[str, Any]:
     }
 
 
-def _rows(group: Group, flagged: Sequence[FlaggedScan]) -> list[ScanRow]:
+def _rows(group: Group, flagged: Sequence[FlaggedScan], links: Sequence[str | None]) -> list[ScanRow]:
     by_name = {scan.name: scan for scan in flagged}
     columns = [
         *(group.medians(tissue, "After") for tissue in TISSUES),
@@ -146,14 +151,14 @@ def _rows(group: Group, flagged: Sequence[FlaggedScan]) -> list[ScanRow]:
     rows = [
         ScanRow(
             name=scan_name(result.name),
-            link=_link(result),
+            link=link,
             site=site,
             state="harmonized" if result.harmonized else "passed through",
             values=values,
             flagged=by_name.get(scan_name(result.name)),
         )
-        for result, site, values in zip(
-            group.results, group.sites.labels, np.transpose(columns).tolist(), strict=True
+        for result, link, site, values in zip(
+            group.results, links, group.sites.labels, np.transpose(columns).tolist(), strict=True
         )
     ]
     without_values = [float("nan")] * len(columns)

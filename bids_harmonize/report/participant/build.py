@@ -19,6 +19,7 @@ from bids_harmonize.files.checksum import file_sha256, options_hash
 from bids_harmonize.imaging.loaded_scan import LoadedScan, load_scan
 from bids_harmonize.measures.histogram import ReferenceIntensities
 from bids_harmonize.model.card import ModelCard
+from bids_harmonize.report.components.thumbnails import figure_pattern
 from bids_harmonize.report.participant.figures import draw_figures
 from bids_harmonize.report.participant.manifest import FigureInputs, FigureManifest
 from bids_harmonize.report.participant.page import ScanSection, participant_page
@@ -146,7 +147,6 @@ def figure_inputs(result: Result, figures: Path, cards: Mapping[str, ModelCard])
     image = sidecar.with_name(f"{sidecar.stem}.nii.gz")
     transform = transform_path(image)
     card = cards.get(str(provenance.model_sha256))
-    before, _, suffix = sidecar.stem.rsplit("_", 2)
     made_from = {
         "Sidecar": file_sha256(sidecar),
         "Transform": transform.is_file(),
@@ -160,13 +160,8 @@ def figure_inputs(result: Result, figures: Path, cards: Mapping[str, ModelCard])
         harmonized=result.harmonized,
         gain=provenance.edit.gain.median,
         reference=_reference(card),
-        figures=f"{_literal(str(figures / before))}_desc-{{}}_{_literal(suffix)}",
+        figures=figure_pattern(sidecar, figures),
     )
-
-
-def _literal(text: str) -> str:
-    """A text as part of a format string."""
-    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _reference(card: ModelCard | None) -> ReferenceIntensities | None:

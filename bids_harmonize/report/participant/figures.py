@@ -18,7 +18,7 @@ from bids_harmonize.report.participant.manifest import (
     FigureInputs,
     FigureManifest,
 )
-from bids_harmonize.report.participant.slices import planes_through_tissue, write_slices
+from bids_harmonize.report.participant.slices import planes_through_tissue, write_slices, write_thumbnail
 from bids_harmonize.report.participant.tone_curves import write_tone_curves
 
 
@@ -48,6 +48,7 @@ def draw_figures(
     if scan.harmonized:
         original = None if before is None else view.of_original(before)
         pictures = write_slices(scan, planes, original, view)
+        write_thumbnail(scan, original, view)
         if original is not None:
             edit_limit = write_edit_maps(scan, planes, original, view)
             pictures.append(EDIT)
@@ -57,6 +58,7 @@ def draw_figures(
         drawings.append(HISTOGRAM)
     else:
         pictures = write_slices(scan, planes, view, None)
+        write_thumbnail(scan, view, None)
     drawn = FigureManifest(
         key=scan.key,
         missing=missing,

@@ -19,6 +19,7 @@ from bids_harmonize.files.schema import (
     list_of,
 )
 from bids_harmonize.measures.histogram import ReferenceIntensities
+from bids_harmonize.report.components.thumbnails import thumbnail_path
 
 BEFORE, AFTER, EDIT, CURVES, HISTOGRAM = "before", "after", "edit", "curves", "histogram"
 # Axis across which each plane lies, of volumes whose axes are right, anterior, superior.
@@ -62,6 +63,11 @@ class FigureInputs:
     def drawing(self, what: str) -> Path:
         """Path of the drawing of curves or histogram."""
         return Path(self.figures.format(what) + ".svg")
+
+    @property
+    def thumbnail(self) -> Path:
+        """Path of the small picture that the page about a group shows."""
+        return thumbnail_path(self.figures)
 
     @property
     def manifest(self) -> Path:
@@ -150,7 +156,7 @@ class FigureManifest:
     def files(self, scan: FigureInputs) -> list[Path]:
         """All figures."""
         pictures = [scan.picture(what, plane.name) for what in self.pictures for plane in self.planes]
-        return pictures + [scan.drawing(what) for what in self.drawings]
+        return [*pictures, *(scan.drawing(what) for what in self.drawings), scan.thumbnail]
 
 
 def _some_of(*known: str) -> Callable[[object], bool]:

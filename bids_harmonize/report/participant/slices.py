@@ -10,10 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_harmonize.files.atomic import write_atomically
-from bids_harmonize.imaging.slices import fullest_slice, slice_at, slice_extent
+from bids_harmonize.imaging.slices import fullest_slice, slice_at, slice_extent, voxels_per_slice
 from bids_harmonize.report.components.pictures import grey_png
+from bids_harmonize.report.components.thumbnails import thumbnail
 from bids_harmonize.report.participant.image_view import ImageView
 from bids_harmonize.report.participant.manifest import AFTER, BEFORE, PLANES, FigureInputs, Plane
+
+# The middle of a brain lies this far below the top of the head.
+BELOW_TOP_MM = 70.0
+# A slice with a smaller share of the tissue of the fullest slice is above or below the head.
+MIN_TISSUE = 0.02
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -27,6 +33,21 @@ def planes_through_tissue(view: ImageView) -> list[Plane]:
         number = fullest_slice(view.tissue, axis) * (view.sampled[axis].step or 1) + 1
         planes.append(Plane(name=name, number=number, slices=shape[axis], across=across, upwards=upwards))
     return planes
+
+
+def middle_plane(view: ImageView) -> Plane:
+    """The axial slice through the middle of a brain, or of the tissue where less than a head is seen.
+
+    It lies a fixed way below the top of the head: how much of the neck is seen has no influence.
+    """
+    axis = PLANES["axial"]
+    across, upwards = slice_extent(view.volume.shape, view.zooms, axis)
+    step = view.sampled[axis].step or 1
+    counts = voxels_per_slice(view.tissue, axis)
+    seen = np.flatnonzero(counts > MIN_TISSUE * counts.max())
+    depth = min(BELOW_TOP_MM / (view.zooms[axis] * step), (seen[-1] - seen[0]) / 2) if seen.size else 0
+    number = int((seen[-1] if seen.size else len(counts) // 2) - depth) * step + 1
+    return Plane(name="axial", number=number, slices=view.volume.shape[axis], across=across, upwards=upwards)
 
 
 def slice_of_plane(volume: NDArray[ScalarT], plane: Plane) -> NDArray[ScalarT]:
@@ -49,7 +70,24 @@ def write_slices(
     return list(views)
 
 
-def write_picture(path: Path, png: bytes) -> None:
+def write_thumbnail(scan: FigureInputs, before: ImageView | None, after: ImageView | None) -> None:
+    """Write the small picture of the middle slice of the images that there are.
+
+    What was harmonized has the window of the reference group, the same for all scans; others have their own.
+    """
+    shown = after or before
+    if shown is None:
+        return
+    plane = middle_plane(shown)
+    white = scan.reference.bright if scan.reference is not None else None
+    halves = [
+        None if view is None else (slice_of_plane(view.volume, plane), own_white or view.scale)
+        for view, own_white in ((before, None), (after, white))
+    ]
+    write_picture(scan.thumbnail, thumbnail(halves, (plane.across, plane.upwards)))
+
+
+def write_picture(path: Path, picture: bytes) -> None:
     """Write a picture as a whole or not at all."""
     with write_atomically(path) as temporary:
-        temporary.write_bytes(png)
+        temporary.write_bytes(picture)
