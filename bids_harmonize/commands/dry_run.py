@@ -10,7 +10,7 @@ from bids_harmonize.bids.run import Run, conflicts
 from bids_harmonize.commands.pools import assign, given_pools
 from bids_harmonize.commands.scan_plan import RunSkipped, ScanPlan, plan_run
 from bids_harmonize.errors import HarmonizeError, escape_unprintable
-from bids_harmonize.model.card import ModelInfo, bundled_models, find_model
+from bids_harmonize.model.card import ModelInfo, known_models
 from bids_harmonize.options import Options
 from bids_harmonize.results.pool import FOLDER
 
@@ -18,7 +18,7 @@ from bids_harmonize.results.pool import FOLDER
 def print_plan(options: Options, runs: Sequence[Run]) -> int:
     """Print what would be done with the runs, do nothing, and return the exit code."""
     require_own_dataset(options.output_dir)
-    models = [find_model(model)[1] for model in (*options.models, *bundled_models())]
+    models = list(known_models(options.models).values())
     given = given_pools(options.pool, models) if options.pool is not None else []
     assigned = assign(runs, given, models) if given else {}
     if options.device not in ("auto", "cpu"):

@@ -31,7 +31,8 @@ from bids_harmonize.commands.run_context import (
     RunResult,
     RunStatus,
     RunTask,
-    load_models,
+    forget_models,
+    load_model,
     write_report,
 )
 from bids_harmonize.errors import HarmonizeError, NothingSelected, escape_unprintable
@@ -41,7 +42,7 @@ from bids_harmonize.execution.progress import STATUS, time_left
 from bids_harmonize.execution.slurm_jobs import ClusterSpec
 from bids_harmonize.files.atomic import remove_stale_temp_files
 from bids_harmonize.imaging.nifti import open_image
-from bids_harmonize.model.card import ModelInfo, bundled_models, find_model, model_cards
+from bids_harmonize.model.card import known_models, model_cards
 from bids_harmonize.model.loading import torch_device
 from bids_harmonize.options import Options
 from bids_harmonize.report.components.pictures import matplotlib_cache_dir
@@ -68,7 +69,8 @@ def harmonize_runs(options: Options, runs: Sequence[Run], skipped: int = 0) -> i
     require_own_dataset(options.output_dir)
     workers, threads = workers_and_threads(options, len(runs))
     _check_models(options, workers)
-    given = given_pools(options.pool, model_infos(options)) if options.pool is not None else []
+    known = list(known_models(options.models).values())
+    given = [] if options.pool is None else given_pools(options.pool, known)
     _write_dataset_files(options)
     with matplotlib_cache_dir(options.output_dir):
         results = list(_harmonize_all(options, runs, given, workers, threads))
@@ -112,10 +114,13 @@ def write_reports_only(options: Options) -> int:
 def _check_models(options: Options, workers: int) -> None:
     """Fail before anything is written if a model cannot be used."""
     # An earlier call of this process may have found other weights under the same names.
-    load_models.cache_clear()
-    # Workers load models onto the device for themselves: here they would only take memory of it.
+    forget_models()
+    torch_device(options.device)
+    # Workers load models onto the device for themselves: here they would only take memory of it. Bundled
+    # models are loaded when they are needed.
     alone = workers == 1 and options.scheduler is None
-    load_models(options.models, options.device if alone else "cpu")
+    for model in options.models:
+        load_model(model, options.device if alone else "cpu")
 
 
 def _write_dataset_files(options: Options) -> None:
@@ -131,11 +136,6 @@ def _write_dataset_files(options: Options) -> None:
     write_run_log(options.output_dir, options.command, os.environ, versions)
 
 
-def model_infos(options: Options) -> list[ModelInfo]:
-    """What is known of the models without their weights, those asked for first."""
-    return [find_model(model)[1] for model in (*options.models, *bundled_models())]
-
-
 def _harmonize_all(
     options: Options, runs: Sequence[Run], given: Sequence[Pool], workers: int, threads: int
 ) -> Iterator[RunResult]:
@@ -144,7 +144,7 @@ def _harmonize_all(
     try:
         with _open_executor(options, workers, threads) as executor:
             pools = _form_pools(executor, context, runs) if options.pool_by is not None else given
-            assigned = assign(runs, pools, model_infos(options)) if pools else {}
+            assigned = assign(runs, pools, list(known_models(options.models).values())) if pools else {}
             if options.pool is not None:
                 problems = {**_without_pool(options.pool, assigned), **context.conflicting}
                 context = replace(context, conflicting=problems)

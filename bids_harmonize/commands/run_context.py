@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -35,7 +36,7 @@ from bids_harmonize.errors import (
 )
 from bids_harmonize.execution.progress import TRACE
 from bids_harmonize.files.atomic import remove_stale_temp_files
-from bids_harmonize.model.card import ModelCard, bundled_models
+from bids_harmonize.model.card import ModelCard, ModelInfo, known_models
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.options import Options
 from bids_harmonize.report.components.pictures import matplotlib_cache_dir
@@ -114,7 +115,7 @@ class RunContext:
         """Find a run's own curve; None if it can be in no pool. What is wrong with it `attempt` says."""
         torch.set_num_threads(self.threads)
         try:
-            return measure_own(plan_run(self.options, run, self._models, self.conflicting), run)
+            return measure_own(self._with_weights(self._plan(run, None)), run)
         except Exception:
             log.debug("%s: it is in no pool", run.relative, exc_info=True)
             return None
@@ -148,17 +149,25 @@ class RunContext:
         return _unreported(self.options, label, WORKER_KILLED, BadData.exit_code)
 
     @property
-    def _models(self) -> tuple[Model, ...]:
-        return load_models(self.options.models, self.options.device)
+    def _models(self) -> dict[str, ModelInfo]:
+        return _known_models(self.options.models)
 
     @property
     def _cards(self) -> dict[str, ModelCard]:
-        return {model.sha256: model.card for model in reversed(self._models)}
+        return {model.sha256: model.card for model in reversed(self._models.values())}
+
+    def _plan(self, run: Run, pool: PoolOfScan | None) -> ScanPlan[ModelInfo]:
+        return plan_run(self.options, run, list(self._models.values()), self.conflicting, pool)
+
+    def _with_weights(self, plan: ScanPlan[ModelInfo]) -> ScanPlan[Model]:
+        name = next(name for name, model in self._models.items() if model is plan.model)
+        return cast("ScanPlan[Model]", replace(plan, model=load_model(name, self.options.device)))
 
     def _harmonize(self, task: RunTask) -> RunResult:
-        plan = plan_run(self.options, task.run, self._models, self.conflicting, task.pool)
-        if plan.complete and not self.options.force:
-            return RunResult(status=RunStatus.UP_TO_DATE, message=f"{plan.name} is up to date")
+        known = self._plan(task.run, task.pool)
+        if known.complete and not self.options.force:
+            return RunResult(status=RunStatus.UP_TO_DATE, message=f"{known.name} is up to date")
+        plan = self._with_weights(known)
         try:
             written = harmonize_scan(plan)
         except OutOfDistributionError:
@@ -188,9 +197,21 @@ class RunContext:
 
 
 @cache
-def load_models(names: tuple[str, ...], device: str) -> tuple[Model, ...]:
-    """Load the models asked for and the bundled ones, once in every process."""
-    return tuple(Model.load(model, device) for model in (*names, *bundled_models()))
+def load_model(name: str, device: str) -> Model:
+    """Load a model, once in every process."""
+    return Model.load(name, device)
+
+
+@cache
+def _known_models(asked_for: tuple[str, ...]) -> dict[str, ModelInfo]:
+    """`known_models`, read once in every process."""
+    return known_models(asked_for)
+
+
+def forget_models() -> None:
+    """Have models read anew, as other weights may lie under the same names by now."""
+    load_model.cache_clear()
+    _known_models.cache_clear()
 
 
 def write_report(options: Options, label: str, cards: Mapping[str, ModelCard]) -> RunResult | None:

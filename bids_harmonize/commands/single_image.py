@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +22,7 @@ from bids_harmonize.files.atomic import remove_stale_temp_files
 from bids_harmonize.files.checksum import file_sha256
 from bids_harmonize.files.json_object import read_object
 from bids_harmonize.imaging.nifti import open_image
-from bids_harmonize.model.card import bundled_models
+from bids_harmonize.model.card import ModelInfo, known_models
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.options import ImageOptions
 from bids_harmonize.results.pool import PoolOfScan, pool_of
@@ -67,9 +67,11 @@ def _plan(options: ImageOptions) -> ScanPlan[Model]:
     beside = sidecar_path(options.source)
     _check_output(options, beside)
     metadata = read_object(beside) if os.path.lexists(beside) else {}
-    models = [Model.load(model, options.device) for model in options.models or bundled_models()]
-    modality = options.modality or models[0].card.modality
-    model = _model(options, modality, metadata, models)
+    models = known_models(options.models)
+    known = list(models.values())[: len(options.models) or None]
+    modality = options.modality or known[0].card.modality
+    chosen = _model(options, modality, metadata, known)
+    model = Model.load(next(name for name, info in models.items() if info is chosen), options.device)
     return ScanPlan(
         path=options.source,
         name=str(options.source),
@@ -93,7 +95,9 @@ def _pool(path: Path, source: Path, modality: str, model: Model) -> PoolOfScan:
     return pool.of_scan(name)
 
 
-def _model(options: ImageOptions, modality: str, metadata: Mapping[str, Any], models: list[Model]) -> Model:
+def _model(
+    options: ImageOptions, modality: str, metadata: Mapping[str, Any], models: Sequence[ModelInfo]
+) -> ModelInfo:
     try:
         return model_for(modality, metadata, models)
     except NoMatchingModel as reason:

@@ -87,10 +87,12 @@ class OverallCurve(JsonFields):
     @classmethod
     def through(cls, inputs: Array, outputs: Array) -> Self:
         """The rising curve nearest to points whose inputs do not fall; those that are level become one."""
-        # Whoever only reads curves need not wait for scipy.
-        from scipy.optimize import isotonic_regression
+        if np.any(np.diff(outputs) < 0):
+            # Nobody else need wait for scipy.
+            from scipy.optimize import isotonic_regression
 
-        inputs, outputs = inputs.round(DECIMALS), isotonic_regression(outputs).x.round(DECIMALS)
+            outputs = isotonic_regression(outputs).x
+        inputs, outputs = inputs.round(DECIMALS), outputs.round(DECIMALS)
         for side in (0, 1):
             _, group = np.unique((inputs, outputs)[side], return_inverse=True)
             counts = np.bincount(group)

@@ -130,6 +130,17 @@ def bundled_models() -> list[str]:
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
+def known_models(asked_for: Sequence[str] = ()) -> dict[str, ModelInfo]:
+    """What is known of models without their weights, by their names: first those asked for, then the bundled.
+
+    Raises
+    ------
+    UsageError, NoInput, BadData
+        As `find_model` does.
+    """
+    return {model: find_model(model)[1] for model in (*asked_for, *bundled_models())}
+
+
 def find_model(model: str | Path) -> tuple[Path, ModelInfo]:
     """The weight file of a bundled model, by its name, or of any model, by its path; and what its card says.
 
