@@ -253,7 +253,7 @@ def with_voxels(image: Nifti1Image, voxels: Voxels) -> Nifti1Image:
     return type(image)(voxels.reshape(image.shape), image.affine, header)
 
 
-def save_image(image: Nifti1Image, path: Path, source: Path) -> None:
+def save_image(image: Nifti1Image, path: Path, source: Path | None = None) -> None:
     """Write an image in the format that the name says; the same image gives the same bytes.
 
     The file is one that `nibabel.save` could have written. Its zlib would take most of the time that a scan
