@@ -22,16 +22,27 @@ RUN python3 -m venv --without-pip /app \
     && python3 -m compileall -q -j 0 -x '/testing/_internal/' --invalidation-mode unchecked-hash /app/lib
 
 FROM ${BASE_IMAGE}
+# What only a build knows.
+ARG REVISION=""
+ARG CREATED=""
 LABEL org.opencontainers.image.title="bids-harmonize" \
       org.opencontainers.image.description="A BIDS App that harmonizes T1w and T2w MRI intensities" \
       org.opencontainers.image.version="0.1.0" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.authors="The bids-harmonize developers" \
+      org.opencontainers.image.source="https://github.com/bids-apps/harmonize" \
+      org.opencontainers.image.url="https://github.com/bids-apps/harmonize" \
+      org.opencontainers.image.documentation="https://github.com/bids-apps/harmonize/tree/main/docs" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 # Not pinned, as above.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /app /app
+# BIDS Apps say there which version they are.
+COPY version /version
 ENV PATH=/app/bin:$PATH \
     LANG=C.UTF-8 \
     PYTHONNOUSERSITE=1 \

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+# The version of BIDS that datasets are written by.
+BIDS_VERSION = "1.11.2"
+
 
 @cache
 def version() -> str:

@@ -12,10 +12,10 @@ from bids_harmonize.bids.output_paths import inside_dataset
 from bids_harmonize.errors import BadData, InputOutputError, NoInput, UsageError
 from bids_harmonize.files.atomic import as_json, update_text, write_text
 from bids_harmonize.files.json_object import read_object
+from bids_harmonize.version import BIDS_VERSION
 
 NAME = "bids-harmonize"
 CODE_URL = "https://github.com/bids-apps/harmonize"
-BIDS_VERSION = "1.11.1"
 IMAGE = "bids/harmonize"
 DATASET_FILES = ("dataset_description.json", "README", ".bidsignore")
 

@@ -7,6 +7,7 @@ from typing import Any
 from bids_harmonize.phantom.sites import PhantomScan
 from bids_harmonize.phantom.space import Grid
 from bids_harmonize.simulation.protocols import SequenceName
+from bids_harmonize.version import BIDS_VERSION
 
 # A change of what is drawn must change this, so that an older phantom is refused and not half overwritten.
 VERSION = "1.0.0"
@@ -62,7 +63,7 @@ def dataset_description(seed: int, sites: int, people_per_site: int) -> dict[str
     """The content of ``dataset_description.json``; ``Phantom`` tells one phantom from another."""
     return {
         "Name": "Digital multi-site head phantom",
-        "BIDSVersion": "1.10.0",
+        "BIDSVersion": BIDS_VERSION,
         "DatasetType": "raw",
         "License": "CC0",
         # The validator warns where a raw dataset leaves these two out.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,41 @@ def test_the_program_takes_what_babs_passes() -> None:
     line = shlex.join(["in", "out", "participant", *words, selection, "sub-01"])
     arguments = dataset_cli.parser().parse_args(shlex.split(line))
     assert (arguments.participants, arguments.n_cpus) == (("01",), 2)
+
+
+NIPOPPY = ROOT / "cluster" / "nipoppy"
+
+
+def test_the_descriptor_of_nipoppy_is_that_of_boutiques() -> None:
+    # nipoppy takes no link that leads out of its folder: to write it anew, copy boutiques.json.
+    assert (NIPOPPY / "descriptor.json").read_bytes() == (ROOT / "boutiques.json").read_bytes()
+    config = json.loads((NIPOPPY / "config.json").read_text(encoding="utf-8"))
+    assert config["VERSION"] == version()
+    (step,) = config["STEPS"]
+    assert all((NIPOPPY / name).is_file() for key, name in step.items() if key.endswith("_FILE"))
+
+
+def test_the_program_takes_what_nipoppy_passes(tmp_path: Path) -> None:
+    text = (NIPOPPY / "invocation.json5").read_text(encoding="utf-8")
+    invocation = json.loads(re.sub("^//.*$", "", text, flags=re.MULTILINE))
+    known = {"NIPOPPY_DPATH_BIDS": str(tmp_path), "NIPOPPY_PARTICIPANT_ID": "01", "NIPOPPY_SESSION_ID": "a"}
+    filled = {key: _filled(value, known) for key, value in invocation.items()}
+    words = [filled.pop(key) for key in ("bids_dir", "output_dir", "analysis_level")]
+    for key, value in filled.items():
+        words += [f"--{key}", *(value if isinstance(value, list) else [str(value)])]
+    options = dataset_cli.parse(words)
+    assert (options.participants, options.sessions) == (("01",), ("a",))
+    assert options.level == "participant"
+
+
+def _filled(value: Any, known: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_filled(one, known) for one in value]
+    return (
+        re.sub(r"\[\[(\w+)\]\]", lambda match: known.get(match[1], "x"), value)
+        if isinstance(value, str)
+        else value
+    )
 
 
 def test_the_zip_has_the_version() -> None:
