@@ -7,21 +7,24 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 BESIDE = Path(sys.executable).with_name("bids-validator-deno")
+# The validator's own schema may be older than the version of BIDS that is written.
+SCHEMA = Path(str(resources.files("bidsschematools"))) / "data" / "schema.json"
 VALIDATOR = str(BESIDE) if BESIDE.exists() else shutil.which("bids-validator-deno")
 
 
-def problems(dataset: Path, scratch: Path) -> list[str]:
-    """Errors and warnings, both of which the validator is told to fail on."""
+def problems(dataset: Path, scratch: Path, *, warnings: bool = True) -> list[str]:
+    """Errors, and warnings unless they do not count: what counts, the validator is told to fail on."""
     assert VALIDATOR, "bids-validator-deno is not installed"
     config = scratch / "validator.json"
-    config.write_text('{"error": [{"severity": "warning"}]}')
+    config.write_text(json.dumps({"error" if warnings else "ignore": [{"severity": "warning"}]}))
     # The validator keeps its cache in the home folder otherwise, which may be read-only.
     environment = os.environ | {"DENO_DIR": str(scratch / "deno")}
-    command = [VALIDATOR, str(dataset), "--format", "json", "-c", str(config)]
+    command = [VALIDATOR, str(dataset), "--format", "json", "-c", str(config), "--schema", SCHEMA.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     found = [str(issue) for issue in json.loads(done.stdout)["issues"]["issues"]]
     assert (done.returncode == 0) == (not found), done.stderr
