@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from bids_harmonize.bids.body_part import body_parts_disagree
 from bids_harmonize.bids.contrast_agent import contrast_agent_stated_by
 from bids_harmonize.bids.derivatives import sidecar
 from bids_harmonize.bids.output_paths import sidecar_path, transform_path
+from bids_harmonize.brain.search import find_brain
 from bids_harmonize.commands.own_curve import own_curve, voxel_sizes
 from bids_harmonize.commands.pools import pool_record, pool_warnings
 from bids_harmonize.commands.scan_plan import ScanPlan, other_models
@@ -25,6 +28,8 @@ from bids_harmonize.imaging.body_part import shows_brain
 from bids_harmonize.imaging.brain import Brain, NoBrain
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.imaging.nifti import forms_agree, open_image, save_image
+from bids_harmonize.imaging.types import Volume
+from bids_harmonize.meanwhile import meanwhile
 from bids_harmonize.measures.intensity_profile import describe_intensities
 from bids_harmonize.measures.scan_intensities import ScanIntensities
 from bids_harmonize.model.contrast_detector import NO_BRAIN
@@ -80,7 +85,16 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
     image = open_image(plan.path)
     _check_memory(image, plan.path, plan.options.mem_bytes)
     scan = LoadedScan.of_image(image)
-    harmonized = plan.model.harmonize_loaded(scan)
+    search = partial(find_brain, scan.block_means, scan.blocks.zooms, scan.image.affine)
+    with meanwhile(search) if shows_brain(plan.model.card.body_parts) else nullcontext(None) as look:
+        harmonized = plan.model.harmonize_loaded(scan, look)
+        return _write_what_is_wanted(plan, scan, harmonized, start)
+
+
+def _write_what_is_wanted(
+    plan: ScanPlan[Model], scan: LoadedScan, harmonized: Harmonized, start: float
+) -> WrittenScan:
+    """Write what was harmonized, or do what the options ask for if the model is not meant for the scan."""
     score = harmonized.ood_score
     unlike = _describe_ood(plan, score) if score and score.is_ood else None
     if unlike and plan.options.out_of_distribution == "fail":
@@ -95,16 +109,15 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
             _provenance(plan, harmonized),
             harmonized=False,
             warnings=[unlike, *_doubts(plan), *_grid_warnings(scan), *harmonized.remarks],
-            intensities=_intensities(plan, scan, harmonized.brain, None),
         )
-        result = _write(plan, plan.unharmonized, pass_through(scan), provenance, start)
+        intensities = partial(_intensities, plan, scan, harmonized.brain, None)
+        result = _write(plan, plan.unharmonized, pass_through(scan), provenance, intensities, start)
         return WrittenScan(result=result, before=None, after=scan)
     own = own_curve(scan, harmonized)
     pool = pool_record(plan.pool, own)
     if plan.pool is not None and pool.fits:
         harmonized = harmonized.followed_by(plan.pool.shared.replacing(own, plan.pool.others), scan)
     _log_details(plan, harmonized)
-    after = LoadedScan(image=harmonized.image, voxels=harmonized.voxels)
     provenance = replace(
         _provenance(plan, harmonized),
         harmonized=True,
@@ -121,10 +134,11 @@ def harmonize_scan(plan: ScanPlan[Model]) -> WrittenScan:
         edit=harmonized.edit,
         overall_curve=own,
         pool=pool,
-        intensities=_intensities(plan, scan, harmonized.brain, after),
     )
     transform = harmonized.transform if plan.options.save_transform else None
-    result = _write(plan, plan.output, harmonized.image, provenance, start, transform)
+    intensities = partial(_intensities, plan, scan, harmonized.brain, harmonized.block_means)
+    result = _write(plan, plan.output, harmonized.image, provenance, intensities, start, transform)
+    after = LoadedScan(image=harmonized.image, voxels=harmonized.voxels)
     return WrittenScan(result=result, before=scan, after=after)
 
 
@@ -163,6 +177,7 @@ def _write(
     output: Path,
     image: Nifti1Image,
     provenance: Provenance,
+    intensities: Callable[[], ScanIntensities],
     start: float,
     transform: Transform | None = None,
 ) -> Result:
@@ -170,13 +185,14 @@ def _write(
     for warning in provenance.warnings:
         log.warning("%s: %s", plan.name, warning)
     try:
-        with write_atomically(output) as temporary:
-            save_image(image, temporary, plan.path)
+        with meanwhile(lambda: _save(image, output, plan.path)) as saved:
+            measured = intensities()
+            saved()
         if transform is not None:
             with write_atomically(transform_path(output)) as temporary:
                 transform.save(temporary)
         elapsed = round(time.monotonic() - start, 3)
-        provenance = replace(provenance, elapsed_seconds=elapsed)
+        provenance = replace(provenance, intensities=measured, elapsed_seconds=elapsed)
         content = sidecar(
             plan.metadata,
             name=plan.path.name,
@@ -194,6 +210,11 @@ def _write(
         with suppress(HarmonizeError):
             remove_output(output)
         raise
+
+
+def _save(image: Nifti1Image, output: Path, source: Path) -> None:
+    with write_atomically(output) as temporary:
+        save_image(image, temporary, source)
 
 
 def _provenance(plan: ScanPlan[Model], result: Harmonized) -> Provenance:
@@ -227,13 +248,13 @@ def _output_scale(model: Model) -> OutputScale:
 
 
 def _intensities(
-    plan: ScanPlan[Model], before: LoadedScan, brain: Brain | NoBrain, after: LoadedScan | None
+    plan: ScanPlan[Model], before: LoadedScan, brain: Brain | NoBrain, after: Volume | None
 ) -> ScanIntensities:
-    """What the group level compares sites by."""
+    """What the group level compares sites by; `after` are the means of the harmonized image's blocks."""
     stated = plan.metadata.get("SkullStripped")
     return describe_intensities(
         before.block_means,
-        None if after is None else after.block_means,
+        after,
         before.scale,
         before.blocks.zooms,
         brain=brain,

@@ -63,9 +63,10 @@ def _recorded(plan: ScanPlan[Model]) -> Provenance | None:
 
 def own_curve(scan: LoadedScan, harmonized: Harmonized) -> OverallCurve:
     """The overall curve of an edit: through the tissues of the brain, or else of all tissue's voxels."""
-    brain, before, after = harmonized.brain, scan.block_means, scan.blocks.means(harmonized.voxels)
-    if not isinstance(brain, NoBrain):
-        curve = OverallCurve.of_levels(astuple(brain.levels(before)), astuple(brain.levels(after)))
+    brain, levels = harmonized.brain, harmonized.detection.levels
+    before, after = scan.block_means, harmonized.block_means
+    if not isinstance(brain, NoBrain) and not isinstance(levels, NoBrain):
+        curve = OverallCurve.of_levels(astuple(levels), astuple(brain.levels(after)))
         if curve.known:
             return curve
     return OverallCurve.of(before, after, head_mask(before, scan.scale))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,13 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_harmonize.errors import BadData, is_out_of_memory
+from bids_harmonize.imaging.blocks import Blocks
 from bids_harmonize.imaging.body_part import shows_brain
 from bids_harmonize.imaging.brain import Brain, NoBrain
 from bids_harmonize.imaging.foreground import Box
 from bids_harmonize.imaging.loaded_scan import LoadedScan
-from bids_harmonize.imaging.nifti import with_voxels
+from bids_harmonize.imaging.nifti import with_voxels, zooms
 from bids_harmonize.imaging.orientation import ras_axes
-from bids_harmonize.imaging.types import Voxels
+from bids_harmonize.imaging.types import Volume, Voxels
 from bids_harmonize.model.bilateral_grid import CHUNK_VOXELS, Cells, splat
 from bids_harmonize.model.card import ModelInfo, find_model
 from bids_harmonize.model.contrast_detector import ContrastDetector
@@ -78,6 +80,11 @@ class Harmonized:
     def voxels(self) -> Voxels:
         """The voxels of the image, three axes."""
         return np.asarray(self.image.dataobj, dtype=np.float32).reshape(self.transform.shape)
+
+    @cached_property
+    def block_means(self) -> Volume:
+        """The means of the image's blocks."""
+        return Blocks.of(self.transform.shape, zooms(self.image)).means(self.voxels)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -171,12 +178,20 @@ class Model(ModelInfo):
         """
         return self.harmonize_loaded(LoadedScan.of_image(image))
 
-    def harmonize_loaded(self, scan: LoadedScan) -> Harmonized:
-        """Do what `harmonize` does for a scan that was read before."""
+    def harmonize_loaded(
+        self, scan: LoadedScan, look: Callable[[], Brain | NoBrain] | None = None
+    ) -> Harmonized:
+        """Do what `harmonize` does for a scan that was read before.
+
+        Parameters
+        ----------
+        look
+            Finds the brain, if somebody does so already.
+        """
         failure: Exception = MemoryError()
         for model, chunk_voxels, remarks in self._attempts():
             try:
-                return model._harmonize(scan, chunk_voxels, remarks)
+                return model._harmonize(scan, chunk_voxels, remarks, look)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -198,7 +213,13 @@ class Model(ModelInfo):
             on_cpu = replace(self, network=network.eval(), device=cpu)
             yield on_cpu, CHUNK_VOXELS, (f"{short}; it was harmonized on the CPU",)
 
-    def _harmonize(self, scan: LoadedScan, chunk_voxels: int, remarks: tuple[str, ...]) -> Harmonized:
+    def _harmonize(
+        self,
+        scan: LoadedScan,
+        chunk_voxels: int,
+        remarks: tuple[str, ...],
+        look: Callable[[], Brain | NoBrain] | None,
+    ) -> Harmonized:
         histogram = self._histogram(scan)
         transform = self._transform(histogram, scan)
         output = transform.apply_to_voxels(scan.voxels, chunk_voxels)
@@ -214,7 +235,7 @@ class Model(ModelInfo):
             image=with_voxels(scan.image, output),
             transform=transform,
             edit=edit,
-            detection=self._detection(scan, histogram),
+            detection=self._detection(scan, histogram, look),
             device=self.device,
             remarks=remarks,
         )
@@ -230,7 +251,9 @@ class Model(ModelInfo):
         scan = LoadedScan.of_image(image)
         return self._detection(scan, self._histogram(scan)).ood_score
 
-    def _detection(self, scan: LoadedScan, histogram: Tensor) -> Detection:
+    def _detection(
+        self, scan: LoadedScan, histogram: Tensor, look: Callable[[], Brain | NoBrain] | None = None
+    ) -> Detection:
         return Detection(
             block_means=scan.block_means,
             zooms=scan.blocks.zooms,
@@ -238,6 +261,7 @@ class Model(ModelInfo):
             histogram=histogram.cpu(),
             detector=self.ood_detector,
             is_head=shows_brain(self.card.body_parts),
+            look=look,
         )
 
     def _histogram(self, scan: LoadedScan) -> Tensor:

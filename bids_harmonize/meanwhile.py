@@ -1,0 +1,29 @@
+"""Doing two things at a time, where a process has threads to spare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+@contextmanager
+def meanwhile(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
+    """Do work in another thread while the block runs; with one thread only, when its result is asked for.
+
+    Yields
+    ------
+    Callable
+        What gives the result, waits for it if need be, and raises what the work raised.
+    """
+    if torch.get_num_threads() == 1:
+        yield cache(work)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(work).result
