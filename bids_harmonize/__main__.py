@@ -1,8 +1,6 @@
 """``python -m bids_harmonize``: the same program as ``bids-harmonize`` and ``run.py``."""
 
-import sys
-
-from bids_harmonize.cli import main
+from bids_harmonize.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -3,6 +3,6 @@
 Only the standard library is imported here, so that ``--help`` and ``--version`` answer at once.
 """
 
-from bids_harmonize.cli.dataset import main
+from bids_harmonize.cli.dataset import main, program
 
-__all__ = ["main"]
+__all__ = ["main", "program"]

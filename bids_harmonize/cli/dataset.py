@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import NoReturn
 
 from bids_harmonize.bids.filters import read_filter_file
 from bids_harmonize.bids.run import DEFAULT_MODALITIES, MODALITY_OF_SUFFIX
@@ -61,6 +62,11 @@ _ORDER = "BIDS_DIR OUTPUT_DIR ANALYSIS_LEVEL come first: an option that takes a 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code; ``argv`` defaults to the arguments of this process."""
     return process.run_cli(PROGRAM, lambda: _run(argv))
+
+
+def program() -> NoReturn:
+    """Run the command as the process that this is."""
+    process.leave(main())
 
 
 def parse(argv: Sequence[str], *, program: str = PROGRAM) -> Options:

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from bids_harmonize.bids.output_paths import IMAGE_ENDINGS, image_stem
 from bids_harmonize.bids.run import MODALITIES, MODALITY_OF_SUFFIX
@@ -22,6 +23,11 @@ PROGRAM = "bids-harmonize-image"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; ``argv`` defaults to the arguments of this process."""
     return process.run_cli(PROGRAM, lambda: _run(argv))
+
+
+def program() -> NoReturn:
+    """Run the command as the process that this is."""
+    process.leave(main())
 
 
 def parse(argv: Sequence[str], *, program: str = PROGRAM) -> ImageOptions:
@@ -128,4 +134,4 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -76,8 +76,8 @@ def test_run_py_works_from_a_checkout_and_any_folder(tmp_path: Path) -> None:
 
 def test_the_console_scripts_are_the_two_commands() -> None:
     assert PROJECT["project"]["scripts"] == {
-        "bids-harmonize": "bids_harmonize.cli:main",
-        "bids-harmonize-image": "bids_harmonize.cli.image:main",
+        "bids-harmonize": "bids_harmonize.cli:program",
+        "bids-harmonize-image": "bids_harmonize.cli.image:program",
     }
 
 
