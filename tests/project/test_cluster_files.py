@@ -230,8 +230,8 @@ def test_the_descriptor_of_nipoppy_is_that_of_boutiques() -> None:
 
 
 def test_the_program_takes_what_nipoppy_passes(tmp_path: Path) -> None:
-    text = (NIPOPPY / "invocation.json5").read_text(encoding="utf-8")
-    invocation = json.loads(re.sub("^//.*$", "", text, flags=re.MULTILINE))
+    text = (NIPOPPY / "invocation.json").read_text(encoding="utf-8")
+    invocation = json.loads(text)
     known = {"NIPOPPY_DPATH_BIDS": str(tmp_path), "NIPOPPY_PARTICIPANT_ID": "01", "NIPOPPY_SESSION_ID": "a"}
     filled = {key: _filled(value, known) for key, value in invocation.items()}
     words = [filled.pop(key) for key in ("bids_dir", "output_dir", "analysis_level")]
