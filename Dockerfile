@@ -43,6 +43,8 @@ RUN apt-get update \
 COPY --from=build /app /app
 # BIDS Apps say there which version they are.
 COPY version /version
+# A login shell, in which Boutiques and nipoppy run commands, forgets the PATH below.
+RUN ln -s /app/bin/bids-harmonize /app/bin/bids-harmonize-image /usr/local/bin/
 ENV PATH=/app/bin:$PATH \
     LANG=C.UTF-8 \
     PYTHONNOUSERSITE=1 \
