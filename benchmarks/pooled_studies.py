@@ -4,9 +4,9 @@
 
 Everybody is scanned as they are and as a patient (see tier I), under two protocols, each time with a receive
 field, noise and a gain of its own, and harmonized once by itself. Pools of all sizes are then formed of the
-overall curves. A pool replaces the outputs of a scan by a rising curve of them, so that medians of tissues
-follow from those of the scan by itself. What is measured is the logarithm of the ratio of grey to white
-matter, which no unit changes.
+overall curves. A pool is one rising curve of a scan less a smooth field of its own, so that medians of
+tissues follow from those of the scan without that field. What is measured is the logarithm of the ratio of
+grey to white matter, which no unit changes.
 
 - *Pools of 1 to 100*, as many patients as others in each: the difference between groups after over before
   (a protocol of more contrast than the reference group's shrinks all differences, and one of less stretches
@@ -41,7 +41,7 @@ from benchmarks.tiers.biology import PAIR, SPREAD, scan_of
 from bids_harmonize.commands.own_curve import own_curve
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.measures.overall_curve import OverallCurve
-from bids_harmonize.measures.shared_curve import SharedCurve, share_curve
+from bids_harmonize.measures.shared_curve import SharedCurve, share_curve, share_of_pool
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.simulation.label_heads import Head
 from bids_harmonize.simulation.protocols import vary_tissues
@@ -57,10 +57,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Harmonized:
-    """What is left of a scan: logarithms of grey and white matter before and after, and its own curve."""
+    """What is left of a scan: logarithms of grey and white matter before, after, and without its field."""
 
     before: tuple[float, float]
     after: tuple[float, float]
+    evened: tuple[float, float]
     own: OverallCurve
 
     @classmethod
@@ -74,7 +75,14 @@ class Harmonized:
             return float(np.log(grey)), float(np.log(white))
 
         own = own_curve(loaded, harmonized)
-        return cls(before=levels(scan.volume), after=levels(harmonized.voxels), own=own)
+        # The scan less the field that a pool leaves to it: rising curves keep medians.
+        evened = harmonized.sharing(loaded, lambda inputs: inputs, 1.0)
+        return cls(
+            before=levels(scan.volume),
+            after=levels(harmonized.voxels),
+            evened=levels(evened.voxels),
+            own=own,
+        )
 
     @property
     def ratio_before(self) -> float:
@@ -88,8 +96,9 @@ class Harmonized:
 
     def ratio(self, shared: SharedCurve, others: int) -> float:
         """The ratio after, with a shared curve."""
-        grey, white = shared.replacing(self.own, others)(np.array(self.after))
-        return float(grey - white)
+        share = share_of_pool(others)
+        grey, white = shared.of_scan(self.own)(np.array(self.evened))
+        return share * float(grey - white) + (1 - share) * self.ratio_by_itself
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ from bids_harmonize.imaging.types import Volume
 from bids_harmonize.meanwhile import meanwhile
 from bids_harmonize.measures.intensity_profile import describe_intensities
 from bids_harmonize.measures.scan_intensities import ScanIntensities
+from bids_harmonize.measures.shared_curve import share_of_pool
 from bids_harmonize.model.contrast_detector import NO_BRAIN
 from bids_harmonize.model.harmonizer import Harmonized, Model, pass_through
 from bids_harmonize.model.ood_detector import OODScore
@@ -116,7 +117,8 @@ def _write_what_is_wanted(
     own = own_curve(scan, harmonized)
     pool = pool_record(plan.pool, own)
     if plan.pool is not None and pool.fits:
-        harmonized = harmonized.followed_by(plan.pool.shared.replacing(own, plan.pool.others), scan)
+        shared, share = plan.pool.shared.of_scan(own), share_of_pool(plan.pool.others)
+        harmonized = harmonized.sharing(scan, shared, share)
     _log_details(plan, harmonized)
     provenance = replace(
         _provenance(plan, harmonized),

@@ -56,18 +56,22 @@ class Brain:
         A receive field would mix their order up, since cortex lies at the edge of a brain and white matter in
         its middle: it is found where the two tissues are, and taken out.
         """
-        matter = [self.grey_matter & (volume > 0), self.white_matter & (volume > 0)]
-        places = [np.argwhere(mask) * self.zooms for mask in matter]
-        logs = [np.log(volume[mask]) for mask in matter]
-        if not all(values.size for values in logs):
+        field = self.receive_field(volume)
+        if field is None:
             return TissueLevels(**{name: _median(volume[mask]) for name, mask in self._tissues().items()})
-        field = ReceiveField.fit(places, logs)
         return TissueLevels(
             **{
                 name: _median(volume[mask] / np.exp(field.at(np.argwhere(mask) * self.zooms)))
                 for name, mask in self._tissues().items()
             }
         )
+
+    def receive_field(self, volume: Volume) -> ReceiveField | None:
+        """The receive field in a volume on the same grid; None where white or grey matter is all zero."""
+        matter = [self.grey_matter & (volume > 0), self.white_matter & (volume > 0)]
+        places = [np.argwhere(mask) * self.zooms for mask in matter]
+        logs = [np.log(volume[mask]) for mask in matter]
+        return ReceiveField.fit(places, logs) if all(values.size for values in logs) else None
 
     def in_whole(self, part: tuple[slice, ...], shape: Sequence[int]) -> Brain:
         """The brain of a part of a volume, on the grid of the whole."""

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from bids_harmonize.measures.overall_curve import OverallCurve
+from bids_harmonize.measures.types import Array
 
 # Points of a shared curve, and rounds in which it and the gains are found in turn.
 POINTS, ROUNDS = 64, 20
@@ -23,6 +24,11 @@ OTHERS_IN_FULL = 4
 # How far a scan's own curve may be from the shared one, as the root mean square of the difference of
 # logarithms over its voxels; scans of another contrast are farther.
 MAX_DISTANCE = 0.15
+# Curves of brains go through the levels of so many tissues.
+LEVELS = 3
+# Tissues of people lie within this of the level of the pool, as a logarithm; but a part of the way from one
+# tissue to the next is left for the contrast to change.
+AROUND, MOST_OF_GAP = 0.12, 0.4
 # Gains are looked for within this factor of the first guess, as a logarithm.
 MAX_LOG_GAIN = 20.0
 
@@ -54,7 +60,8 @@ class SharedCurve:
         for _ in range(ROUNDS):
             shared = np.median(inputs + gains[:, None], axis=0)
             gains = np.median(shared - inputs, axis=1)
-        return cls(curve=OverallCurve.through(shared, outputs), scans=len(curves))
+        curve = _through_levels(curves, gains) or OverallCurve.through(shared, outputs)
+        return cls(curve=curve, scans=len(curves))
 
     def log_gain(self, own: OverallCurve) -> float:
         """The gain of a scan, as a logarithm: with it, the mean output over its voxels is that of its own."""
@@ -80,19 +87,28 @@ class SharedCurve:
         """Whether a scan may be of the protocol."""
         return self.distance(own) <= MAX_DISTANCE
 
-    def replacing(self, own: OverallCurve, others: int) -> OverallCurve:
-        """From the outputs of a scan's own curve to those that it gets instead.
+    def of_scan(self, own: OverallCurve) -> OverallCurve:
+        """The shared curve with the gain of a scan, from its inputs to outputs."""
+        inputs = np.array(self.curve.inputs) - self.log_gain(own)
+        return OverallCurve(inputs=inputs.tolist(), outputs=self.curve.outputs)
 
-        Parameters
-        ----------
-        others
-            How many other scans the shared curve is made of.
-        """
-        instead = self.curve(np.array(own.inputs) + self.log_gain(own))
-        share = share_of_pool(others)
-        return OverallCurve.through(
-            np.array(own.outputs), share * instead + (1 - share) * np.array(own.outputs)
-        )
+
+def _through_levels(curves: Sequence[OverallCurve], gains: Array) -> OverallCurve | None:
+    """The shared curve through the levels of the tissues of brains; None where curves are of something else.
+
+    Around each level it is a mere gain: what tells people apart in a tissue, a diffuse change for example, is
+    as large after as before, relative to the tissue, and the contrast of the protocol changes in between.
+    """
+    levels = [(one.inputs, one.outputs, gain) for one, gain in zip(curves, gains, strict=True)]
+    levels = [one for one in levels if len(one[0]) == LEVELS]
+    if 2 * len(levels) <= len(curves):
+        return None
+    x = np.median([np.array(inputs) + gain for inputs, _, gain in levels], axis=0)
+    y = np.median([outputs for _, outputs, _ in levels], axis=0)
+    gaps = np.minimum(np.diff(x), np.diff(y)) * MOST_OF_GAP
+    width = np.minimum(AROUND, np.minimum(np.append(gaps, np.inf), np.append(np.inf, gaps)))
+    ends = [np.stack([level - width, level + width], axis=1).ravel() for level in (x, y)]
+    return OverallCurve.through(ends[0], ends[1])
 
 
 def share_of_pool(others: int) -> float:

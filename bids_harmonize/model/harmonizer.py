@@ -17,7 +17,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from nibabel.nifti1 import Nifti1Image
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_harmonize.errors import BadData, is_out_of_memory
@@ -43,7 +42,7 @@ from bids_harmonize.model.loading import (
 )
 from bids_harmonize.model.network import CurveNetwork, global_features, tissue_share
 from bids_harmonize.model.ood_detector import OODDetector, OODScore
-from bids_harmonize.model.transform import Transform
+from bids_harmonize.model.transform import Curve, Field, Transform
 from bids_harmonize.one_thread import one_thread
 
 # When memory runs out, this many times fewer voxels are looked up at once.
@@ -81,6 +80,14 @@ class Harmonized:
         """The voxels of the image, three axes."""
         return np.asarray(self.image.dataobj, dtype=np.float32).reshape(self.transform.shape)
 
+    def _receive_field(self, scan: LoadedScan) -> Field:
+        """The receive field of a scan at places in its voxels, by its brain; none where there is no brain."""
+        found = None if isinstance(self.brain, NoBrain) else self.brain.receive_field(scan.block_means)
+        if found is None:
+            return lambda places: np.zeros(len(places))
+        steps, zooms = np.array(scan.blocks.steps), np.array(scan.blocks.zooms)
+        return lambda places: found.at(((places + 0.5) / steps - 0.5) * zooms)
+
     @cached_property
     def block_means(self) -> Volume:
         """The means of the image's blocks."""
@@ -106,11 +113,9 @@ class Harmonized:
         """Whether the model is known not to be meant for such a scan."""
         return self.ood_score is not None and self.ood_score.is_ood
 
-    def followed_by(
-        self, curve: Callable[[NDArray[np.float64]], NDArray[np.float64]], scan: LoadedScan
-    ) -> Self:
-        """The same scan with a rising curve, from logarithm to logarithm, applied to the outputs."""
-        transform = self.transform.followed_by(curve)
+    def sharing(self, scan: LoadedScan, shared: Curve, share: float) -> Self:
+        """The same scan with a curve that scans of one protocol share, see `Transform.sharing`."""
+        transform = self.transform.sharing(self._receive_field(scan), shared, share)
         output = transform.apply_to_voxels(scan.voxels)
         changed = summarize_edit(scan.voxels, output, scan.scale)
         edit = replace(self.edit, gain=changed.gain, order_violations=changed.order_violations)

@@ -22,7 +22,11 @@ from bids_harmonize.imaging.foreground import Box
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.imaging.nifti import with_voxels
 from bids_harmonize.imaging.types import Voxels
-from bids_harmonize.model.bilateral_grid import KNOTS, Cells, slice_volume
+from bids_harmonize.model.bilateral_grid import KNOT_STEP, KNOTS, Cells, slice_volume
+
+# A rising curve from logarithms to logarithms, and a field from places to logarithms.
+Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Field = Callable[[NDArray[np.float64]], NDArray[np.floating]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +75,33 @@ class Transform:
             result = slice_volume(self.curves, cells, torch.from_numpy(voxels), chunk_voxels, unit=self.scale)
         return np.asarray(result.numpy())
 
-    def followed_by(self, curve: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Self:
-        """The edit and then a rising curve, from logarithm to logarithm, of its outputs; zero stays zero."""
-        outputs = self.curves.cpu().double().numpy()
-        positive = outputs > 0
-        outputs[positive] = np.exp(curve(np.log(outputs[positive])))
-        return replace(self, curves=torch.from_numpy(outputs).float().to(self.curves.device))
+    def sharing(self, field: Field, shared: Curve, share: float) -> Self:
+        """The edit with a curve that scans of one protocol share, in place of the curves of its cells.
+
+        Curves that differ from place to place, as those of an edit by itself, even out what is special about
+        a person; one curve on the scan without its receive field does not.
+
+        Parameters
+        ----------
+        field
+            The logarithm of the receive field at places ``(n, 3)``, in voxels of the image.
+        shared
+            From logarithms of the scan's intensities to those of the outputs that it is to get, rising.
+        share
+            How much of that it gets, from 0 to 1; the rest is as it was, in logarithms.
+        """
+        _, *counts = self.curves.shape
+        along = [
+            start + (np.arange(n) + 0.5) * (length / n) - 0.5
+            for start, length, n in zip(self.box.start, self.box.shape, counts, strict=True)
+        ]
+        places = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1)
+        logs = field(places.reshape(-1, 3)).reshape(counts)
+        inputs = np.log(np.arange(1, KNOTS) * KNOT_STEP * self.scale)[:, None, None, None]
+        own = self.curves[1:].cpu().double().log().numpy()
+        curves = np.exp(share * shared(inputs - logs) + (1 - share) * own)
+        curves = np.concatenate([np.zeros((1, *counts)), curves])
+        return replace(self, curves=torch.from_numpy(curves).float().to(self.curves.device))
 
     def save(self, path: Path) -> None:
         """Write the transform as safetensors."""

@@ -58,30 +58,64 @@ def test_errors_of_single_predictions_are_gone() -> None:
     tissues = np.array([-0.6, 0.0])
     own = [np.diff(curve(tissues - gain))[0] for curve, gain in zip(curves, gains, strict=True)]
     found = [
-        np.diff(shared.replacing(curve, 20)(curve(tissues - gain)))[0]
-        for curve, gain in zip(curves, gains, strict=True)
+        np.diff(shared.of_scan(curve)(tissues - gain))[0] for curve, gain in zip(curves, gains, strict=True)
     ]
     assert np.std(found) < 0.25 * np.std(own)
     assert np.mean(found) == pytest.approx(np.diff(protocol_curve(tissues))[0], abs=0.05)
 
 
-@settings(max_examples=20)
-@given(seeds, st.integers(0, 8))
-def test_what_replaces_outputs_rises(seed: int, others: int) -> None:
-    curves = scans(5, seed, error=0.1)
-    replaced = SharedCurve.of(curves).replacing(curves[0], others)
-    assert np.all(np.diff(replaced.inputs) > 0)
-    assert np.all(np.diff(replaced.outputs) > 0)
+def brain_curve(rng: np.random.Generator, levels: np.ndarray, spread: float) -> OverallCurve:
+    """The curve of a brain through its tissues' levels, brought to those of the reference, with errors."""
+    own = levels + rng.normal(0, spread, 3)
+    return OverallCurve.through(own + rng.normal(), REFERENCE + rng.normal(0, 0.02, 3))
+
+
+REFERENCE = np.log([300.0, 700.0, 1000.0])
+
+
+@settings(max_examples=30)
+@given(seeds, st.floats(0.15, 0.8), st.floats(0.15, 0.8))
+def test_around_tissues_the_shared_curve_is_a_mere_gain_and_rises(
+    seed: int, dark: float, bright: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    levels = np.cumsum([0.0, dark, bright])
+    shared = SharedCurve.of([brain_curve(rng, levels, 0.0) for _ in range(9)])
+    assert np.all(np.diff(shared.curve.inputs) > 0)
+    assert np.all(np.diff(shared.curve.outputs) > 0)
+    one = brain_curve(rng, levels, 0.0)
+    own = shared.of_scan(one)
+    for level in one.inputs:
+        assert own(np.array([level + 0.02]))[0] - own(np.array([level]))[0] == pytest.approx(0.02, abs=2e-3)
+
+
+def test_what_tells_people_apart_is_kept_and_protocols_are_brought_together() -> None:
+    rng = np.random.default_rng(1)
+    protocols = [np.array([0.0, 0.9, 1.3]), np.array([0.0, 0.6, 1.2])]
+    people = [rng.normal(0, 0.03, 3) for _ in range(20)]
+    ratios = []
+    for levels in protocols:
+        curves = [
+            OverallCurve.through(levels + person + rng.normal(), REFERENCE + rng.normal(0, 0.02, 3))
+            for person in people
+        ]
+        shared = SharedCurve.of(curves)
+        outputs = [shared.of_scan(one)(np.array(one.inputs)) for one in curves]
+        ratios.append([after[1] - after[2] for after in outputs])
+    wanted = [person[1] - person[2] for person in people]
+    for found in ratios:
+        assert np.polyfit(wanted, found, 1)[0] == pytest.approx(1, abs=0.05)
+    assert abs(np.mean(ratios[0]) - np.mean(ratios[1])) < 0.02
 
 
 def test_alone_nothing_changes_and_one_more_scan_changes_little() -> None:
     curves = scans(OTHERS_IN_FULL + 2, error=0.1)
     own = curves[0]
-    outputs = np.array(own.outputs)
+    inputs, outputs = np.array(own.inputs), np.array(own.outputs)
     changes = []
     for count in range(1, len(curves) + 1):
-        shared = SharedCurve.of(curves[:count])
-        changes.append(float(np.abs(shared.replacing(own, count - 1)(outputs) - outputs).mean()))
+        shared = SharedCurve.of(curves[:count]).of_scan(own)(inputs)
+        changes.append(float(share_of_pool(count - 1) * np.abs(shared - outputs).mean()))
     assert changes[0] < 1e-5
     assert all(abs(a - b) < 0.08 for a, b in pairwise(changes))
     shares = [share_of_pool(others) for others in range(OTHERS_IN_FULL + 3)]
