@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -233,7 +234,9 @@ def test_jobs_of_slurm_do_a_dataset_and_others_are_submitted_when_they_end(
     result = harmonize(dataset, output, "participant", "--scheduler", "slurm", "--n-cpus", "2")
     killer.join()
     assert result.code == 0, (folder / "printed").read_text()
-    assert "2 Slurm jobs ended before all scans were done" in result.err
+    # Where a machine is slow, their ends are noticed one by one.
+    ended = re.findall(r"(\d+) Slurm jobs ended before all scans were done", result.err)
+    assert sum(map(int, ended)) == 2
     assert written(output) == expected
     # What they print is kept with the other logs, and their directory may have a space.
     assert f'#SBATCH --output="{output}/logs/dask-worker-%j.log"' in (folder / "directives").read_text()

@@ -267,6 +267,7 @@ def test_only_what_was_passed_through_needs_no_methods(study: Study) -> None:
     assert "Methods" not in page.text
     assert {path.name.split("desc-")[1] for path in study.figure("x").parent.iterdir()} == {
         "figures_T1w.json",
+        "thumbnail_T1w.webp",
         *(f"before{plane.capitalize()}_T1w.png" for plane in PLANES),
     }
 
