@@ -23,6 +23,7 @@ def scanned(number: int, bend: float, *, ill: bool, seen_as_ill: float) -> Harmo
     return Harmonized(
         before=(before, 0.0),
         after=(after, 0.0),
+        evened=(before, 0.0),
         own=OverallCurve.through(inputs, inputs * after / before),
     )
 

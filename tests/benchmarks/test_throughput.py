@@ -60,7 +60,7 @@ def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     content = json.loads((tmp_path / "many.json").read_text(encoding="utf-8"))
     assert [line["method"] for line in content["Lines"]] == [FLOOR, OURS]
     # Image, sidecar, figures with their manifest, and the page.
-    assert content["Size"]["files"] == 2 + 12 + 1
+    assert content["Size"]["files"] == 2 + 13 + 1
     assert content["Size"]["image_megabytes"] > content["Size"]["input_megabytes"] > 0
     assert 0 < content["Start"]["help_seconds"] < content["Start"]["first_seconds"]
     assert (tmp_path / "many.md").read_text(encoding="utf-8") == capsys.readouterr().out

@@ -519,7 +519,7 @@ def test_a_recognizer_that_never_or_always_flags_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("contrast", ["FLAIR", None, ["T1w"], {"T1w": 1}])
+@pytest.mark.parametrize("contrast", ["PDw", None, ["T1w"], {"T1w": 1}])
 def test_a_recognizer_of_an_unknown_contrast_is_refused(
     one_scan: Path, tmp_path: Path, copied: Path, tally: Counter[str], contrast: object
 ) -> None:
