@@ -118,12 +118,8 @@ def _train(options: Options) -> int:
     kinds = [(run.modality, trained_body_part(run)) for run in runs]
     if options.echo_times and any(kind != ("T2w", HEAD_TERMS[0]) for kind in kinds):
         raise UsageError("--echo-times is for T2w scans of heads; select these alone with --modalities T2w")
-    simulated = {(modality, HEAD_TERMS[0]) for modality in REFERENCE_PROTOCOLS}
-    if options.label_maps and not simulated & {*kinds}:
-        known = ", ".join(REFERENCE_PROTOCOLS)
-        raise UsageError(f"--label-maps is for scans of heads, of {known}; leave it out")
-    for modality, body_part in dict.fromkeys(kinds):
-        request = TrainRequest(
+    requests = [
+        TrainRequest(
             runs=[run for run, kind in zip(runs, kinds, strict=True) if kind == (modality, body_part)],
             modality=modality,
             body_part=body_part,
@@ -135,9 +131,15 @@ def _train(options: Options) -> int:
             echo_times=options.echo_times,
             device=options.device,
         )
+        for modality, body_part in dict.fromkeys(kinds)
+    ]
+    if options.label_maps and not any(request.is_simulated for request in requests):
+        known = ", ".join(REFERENCE_PROTOCOLS)
+        raise UsageError(f"--label-maps is for scans of heads, of {known}; leave it out")
+    for request in requests:
         weights = train_model(request, options.output_dir, log.info)
         if options.verbosity >= 0:
-            print(f"model for {modality} of {body_part}: {weights}")
+            print(f"model for {request.modality} of {request.body_part}: {weights}")
     return 0
 
 

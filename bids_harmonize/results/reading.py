@@ -46,6 +46,11 @@ class Result:
         return self.sidecar.name.split("_")[0]
 
     @property
+    def participant_folder(self) -> Path | None:
+        """The folder of the participant's outputs; None where the sidecar lies in none of that name."""
+        return next((folder for folder in self.sidecar.parents if folder.name == self.participant), None)
+
+    @property
     def suffix(self) -> str:
         """The suffix, as in ``T1w``."""
         return self.sidecar.stem.rsplit("_", 1)[-1]

@@ -169,7 +169,7 @@ def _find_brain(volume: Volume, zooms: tuple[float, float, float]) -> Brain:
     blocks = Blocks.of(volume.shape, zooms)
     found = find_brain(blocks.means(volume), blocks.zooms, np.diag([*zooms, 1.0]))
     if isinstance(found, NoBrain):
-        raise BadData(f"no brain was found ({found.reason})")
+        raise BadData(found.reason)
     return found.on_grid(lambda mask: blocks.whole(mask, volume.shape), zooms)
 
 

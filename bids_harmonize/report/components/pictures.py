@@ -59,10 +59,15 @@ def grey_png(plane: NDArray[np.float32], window: float) -> bytes:
     """
     from PIL import Image
 
-    grey = np.clip(plane.T[::-1] * np.float32(255 / max(window, 1e-30)), 0, 255)
     file = io.BytesIO()
-    Image.fromarray(np.rint(grey).astype(np.uint8)).save(file, format="png")
+    Image.fromarray(grey_pixels(plane, window)).save(file, format="png")
     return file.getvalue()
+
+
+def grey_pixels(plane: NDArray[np.float32], window: float) -> NDArray[np.uint8]:
+    """The rows of a slice as they are seen, see `grey_png`."""
+    grey = np.clip(plane.T[::-1] * np.float32(255 / max(window, 1e-30)), 0, 255)
+    return np.rint(grey).astype(np.uint8)
 
 
 def data_uri(picture: bytes, kind: str = "png") -> str:

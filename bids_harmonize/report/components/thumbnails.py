@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_harmonize.report.components.pictures import grey_pixels
+
 THUMBNAIL = "thumbnail"
 # Pixels of a picture's height and of each half's largest width, and of the gap between the halves.
 HEIGHT, MAX_WIDTH, GAP = 96, 128, 2
@@ -43,9 +45,7 @@ def thumbnail(halves: list[tuple[NDArray[np.float32], float] | None], extent: tu
     picture = Image.new("L", (2 * width + GAP, HEIGHT))
     for place, half in enumerate(halves):
         if half is not None:
-            plane, white = half
-            grey = np.clip(plane.T[::-1] * np.float32(255 / max(white, 1e-30)), 0, 255)
-            small = Image.fromarray(np.rint(grey).astype(np.uint8)).resize((width, HEIGHT))
+            small = Image.fromarray(grey_pixels(*half)).resize((width, HEIGHT))
             picture.paste(small, (place * (width + GAP), 0))
     file = io.BytesIO()
     picture.save(file, format="webp", quality=QUALITY)

@@ -171,8 +171,8 @@ def _rows(group: Group, flagged: Sequence[FlaggedScan], links: Sequence[str | No
 
 def _link(result: Result | None) -> str | None:
     """The page about the participant, if there is one."""
-    if result is None:
+    folder = None if result is None else result.participant_folder
+    if folder is None:
         return None
-    folders = (parent.parent for parent in result.sidecar.parents if parent.name == result.participant)
-    name = f"{result.participant}.html"
-    return quote(name) if any((folder / name).is_file() for folder in folders) else None
+    name = f"{folder.name}.html"
+    return quote(name) if folder.with_name(name).is_file() else None

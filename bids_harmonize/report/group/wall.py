@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bids_harmonize.report.components.pictures import data_uri
 from bids_harmonize.report.components.thumbnails import figure_pattern, thumbnail_path
@@ -82,15 +81,11 @@ def _shown(results: Sequence[Result], why: Mapping[str, str]) -> list[int]:
 
 
 def _source(result: Result) -> str | None:
-    for folder in _figures(result):
-        try:
-            picture = thumbnail_path(figure_pattern(result.sidecar, folder)).read_bytes()
-        except OSError:
-            continue
-        return data_uri(picture, "webp")
-    return None
-
-
-def _figures(result: Result) -> Iterator[Path]:
-    """The folder of the participant's figures."""
-    yield from (p / "figures" for p in result.sidecar.parents if p.name == result.participant)
+    folder = result.participant_folder
+    if folder is None:
+        return None
+    try:
+        picture = thumbnail_path(figure_pattern(result.sidecar, folder / "figures")).read_bytes()
+    except OSError:
+        return None
+    return data_uri(picture, "webp")
