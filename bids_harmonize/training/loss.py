@@ -18,6 +18,8 @@ from bids_harmonize.training.sources import AIR_INTENSITY
 # Weight of neighbours whose order is all but lost, how much of their difference must remain, and by how much
 # they must differ to be told from noise.
 ORDER, REMAINDER, MIN_EDGE = 20.0, 0.1, 0.02
+# Weight of the mean error at each original intensity; these are counted in so many bins up to the last.
+BIAS, BIAS_BINS, BRIGHTEST = 2.0, 16, 1.6
 # Rounds in which one curve and the gains of all cells are fitted to an edit.
 FITS = 3
 
@@ -71,9 +73,28 @@ def _fidelity(curves: Tensor, pair: Pair, effort: Effort, rng: np.random.Generat
     """How far the output is from the original, and how much of the order of neighbours is lost."""
     index, weight = _sample_voxels(pair, effort, rng)
     output = slice_at(curves, pair, index)
-    error = (output - torch.from_numpy(pair.target.ravel()[index]).to(curves.device)).abs()
-    fidelity = ((error + error.square()) * torch.from_numpy(weight).to(curves.device)).mean()
+    target = torch.from_numpy(pair.target.ravel()[index]).to(curves.device)
+    weights = torch.from_numpy(weight).to(curves.device)
+    error = (output - target).abs()
+    fidelity = ((error + error.square()) * weights).mean()
+    fidelity = fidelity + BIAS * bias(output, target, (weights == 1).float())
     return fidelity + ORDER * reversal_loss(curves, pair, index[::3], output[::3], rng)
+
+
+def bias(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """How far the mean output of voxels of about one original intensity is from that, on average.
+
+    Voxel by voxel, the best guess that can be made of a noisy scan lies between its tissues, so that noise
+    would cost contrast. The mean of many voxels is not so.
+
+    Parameters
+    ----------
+    output, target, weight
+        ``(n,)``; intensities in units of white matter.
+    """
+    bins = (target * (BIAS_BINS / BRIGHTEST)).long().clamp(0, BIAS_BINS - 1)
+    error = torch.zeros(BIAS_BINS, device=output.device).index_add(0, bins, (output - target) * weight)
+    return error.abs().sum() / weight.sum().clamp(min=1)
 
 
 def reversal_loss(

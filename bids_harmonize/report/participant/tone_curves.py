@@ -28,7 +28,7 @@ BINS = 40
 # A bin of input intensity must hold this many voxels to have percentiles.
 MIN_VOXELS_PER_BIN = 50
 # Percentiles are taken of at most this many voxels.
-MAX_VOXELS = 1_000_000
+MAX_VOXELS = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
