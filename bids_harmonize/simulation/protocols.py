@@ -77,9 +77,9 @@ class Protocol:
 
 
 # Of the modalities that there are signal equations for: protocols under which tissues look as in the
-# reference groups of the bundled models, and what is usual for FLAIR. That of T1w gives the group's own ratios
-# of grey matter (0.63) and fluid (0.15) to white; an inversion of 900 ms, with a grey matter of 0.40, would
-# make twice as much of what is special about a person's relaxation times.
+# reference groups of the bundled models, and what is usual for FLAIR. That of T1w gives the group's own
+# ratios of grey matter (0.63) and fluid (0.15) to white; an inversion of 900 ms, with a grey matter of 0.40,
+# would make twice as much of what is special about a person's relaxation times.
 REFERENCE_PROTOCOLS: Mapping[str, Protocol] = {
     "T1w": Protocol(field_strength=3.0, sequence="MPRAGE", tr=2000, te=3, ti=1100),
     "T2w": Protocol(field_strength=3.0, sequence="spin echo", tr=5000, te=100),
