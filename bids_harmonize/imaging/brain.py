@@ -148,8 +148,12 @@ class ReceiveField:
 
     def at(self, places: NDArray[np.floating]) -> NDArray[np.floating]:
         """The logarithm of the field at places ``(n, 3)``, mm."""
-        powers = self._powers(places - self.centre)
-        log = np.einsum("ni,i->n", powers, self.coefficients[:-1]) + self.coefficients[-1]
+        # Term by term in the precision of the places: of a whole volume, all powers at once are too many.
+        units = ((places - self.centre.astype(places.dtype)) / places.dtype.type(FIELD_UNIT_MM)).T
+        *factors, constant = self.coefficients.astype(places.dtype)
+        log = np.full(len(places), constant)
+        for factor, axes in zip(factors, self.POWERS, strict=True):
+            log += reduce(np.multiply, [units[axis] for axis in axes], factor)
         return np.clip(log, -MAX_LOG_FIELD, MAX_LOG_FIELD)
 
     @classmethod
