@@ -106,18 +106,14 @@ def run(methods: Sequence[Method], data: Data) -> list[Row]:
         for name in heads(data.development)
     ]
     protocols = list(PROTOCOLS["T1w"])
-    rows = []
-    for name in QUANTILES:
-        judge = Judge.read(folder, name)
-        for method in methods:
-            harmonized = [
-                (method.apply(subject.scan(protocol)), subject)
-                for subject in subjects
-                for protocol in protocols
-            ]
-            rows += _rows(judge, method.name, harmonized)
-        ceiling = [(in_reference_contrast(subject, protocols[0]).volume, subject) for subject in subjects]
-        rows += _rows(judge, CEILING, ceiling)
+    judges = [Judge.read(folder, name) for name in QUANTILES]
+    ceiling = [(in_reference_contrast(subject, protocols[0]).volume, subject) for subject in subjects]
+    rows = [row for judge in judges for row in _rows(judge, CEILING, ceiling)]
+    for method in methods:
+        harmonized = [
+            (method.apply(subject.scan(protocol)), subject) for subject in subjects for protocol in protocols
+        ]
+        rows += [row for judge in judges for row in _rows(judge, method.name, harmonized)]
     return rows
 
 

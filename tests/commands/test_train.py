@@ -238,6 +238,20 @@ def test_a_group_is_brought_to_another_echo_time(dataset: Path, tmp_path: Path) 
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("suffix, sidecar", [("PDw", {}), ("T2w", {"BodyPart": "prostate"})])
+def test_label_maps_are_refused_where_they_are_of_no_use(
+    suffix: str, sidecar: dict[str, str], label_maps: Path, tmp_path: Path
+) -> None:
+    folder = write_dataset(tmp_path / "data")
+    write_scan(folder, f"sub-01_{suffix}.nii.gz", sidecar=sidecar)
+    options = ["--modalities", suffix, "--label-maps", label_maps]
+    result = harmonize(folder, tmp_path / "out", "train", *options)
+    assert result.code == 64
+    assert "--label-maps is for scans of heads, of T1w, T2w, FLAIR; leave it out" in result.err
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.process
 def test_another_body_part(dataset: Path, label_maps: Path, tmp_path: Path) -> None:
     settings = {"reference_size": 1, "body_part": "PROSTATE", "label_maps": label_maps}
     weights = trained(runs_of(dataset, "pelvis"), tmp_path, **settings)
