@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _echo_times(model: str | Path) -> Sequence[float] | None:
     """Those from which and to which the model's reference group was brought; None for a group as scanned."""
-    _, info = find_model(model)
-    return info.card.data.echo_times if info.card.data else None
+    card = find_model(model).card
+    return card.data.echo_times if card.data else None
 
 
 def _modality_of(card: ModelCard) -> str:

@@ -18,7 +18,7 @@ from bids_harmonize.results.pool import FOLDER
 def print_plan(options: Options, runs: Sequence[Run]) -> int:
     """Print what would be done with the runs, do nothing, and return the exit code."""
     require_own_dataset(options.output_dir)
-    models = list(known_models(options.models).values())
+    models = known_models(options.models)
     given = given_pools(options.pool, models) if options.pool is not None else []
     assigned = assign(runs, given, models) if given else {}
     if options.device not in ("auto", "cpu"):

@@ -69,7 +69,7 @@ def harmonize_runs(options: Options, runs: Sequence[Run], skipped: int = 0) -> i
     require_own_dataset(options.output_dir)
     workers, threads = workers_and_threads(options, len(runs))
     _check_models(options, workers)
-    known = list(known_models(options.models).values())
+    known = known_models(options.models)
     given = [] if options.pool is None else given_pools(options.pool, known)
     _write_dataset_files(options)
     with matplotlib_cache_dir(options.output_dir):
@@ -144,7 +144,7 @@ def _harmonize_all(
     try:
         with _open_executor(options, workers, threads) as executor:
             pools = _form_pools(executor, context, runs) if options.pool_by is not None else given
-            assigned = assign(runs, pools, list(known_models(options.models).values())) if pools else {}
+            assigned = assign(runs, pools, known_models(options.models)) if pools else {}
             if options.pool is not None:
                 problems = {**_without_pool(options.pool, assigned), **context.conflicting}
                 context = replace(context, conflicting=problems)

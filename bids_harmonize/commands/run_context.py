@@ -149,19 +149,19 @@ class RunContext:
         return _unreported(self.options, label, WORKER_KILLED, BadData.exit_code)
 
     @property
-    def _models(self) -> dict[str, ModelInfo]:
+    def _models(self) -> list[ModelInfo]:
         return _known_models(self.options.models)
 
     @property
     def _cards(self) -> dict[str, ModelCard]:
-        return {model.sha256: model.card for model in reversed(self._models.values())}
+        return {model.sha256: model.card for model in reversed(self._models)}
 
     def _plan(self, run: Run, pool: PoolOfScan | None) -> ScanPlan[ModelInfo]:
-        return plan_run(self.options, run, list(self._models.values()), self.conflicting, pool)
+        return plan_run(self.options, run, self._models, self.conflicting, pool)
 
     def _with_weights(self, plan: ScanPlan[ModelInfo]) -> ScanPlan[Model]:
-        name = next(name for name, model in self._models.items() if model is plan.model)
-        return cast("ScanPlan[Model]", replace(plan, model=load_model(name, self.options.device)))
+        model = load_model(plan.model.weights, self.options.device)
+        return cast("ScanPlan[Model]", replace(plan, model=model))
 
     def _harmonize(self, task: RunTask) -> RunResult:
         known = self._plan(task.run, task.pool)
@@ -197,13 +197,13 @@ class RunContext:
 
 
 @cache
-def load_model(name: str, device: str) -> Model:
+def load_model(weights: Path, device: str) -> Model:
     """Load a model, once in every process."""
-    return Model.load(name, device)
+    return Model.load(weights, device)
 
 
 @cache
-def _known_models(asked_for: tuple[str, ...]) -> dict[str, ModelInfo]:
+def _known_models(asked_for: tuple[str, ...]) -> list[ModelInfo]:
     """`known_models`, read once in every process."""
     return known_models(asked_for)
 

@@ -202,10 +202,11 @@ def serves(model: ModelInfo, modality: str, body_part: str | None) -> bool:
 
 def other_models(model: ModelInfo, metadata: Mapping[str, Any]) -> list[str]:
     """Bundled models, by their names for ``--model``, that a scan of this metadata could get instead."""
-    bundled = {name: ModelInfo(card=read_card(WEIGHTS / f"{name}.safetensors")) for name in bundled_models()}
+    weights = [WEIGHTS / f"{name}.safetensors" for name in bundled_models()]
     part = body_part_of(metadata)
+    bundled = [ModelInfo(weights=path, card=read_card(path)) for path in weights]
     return [
-        name
-        for name, other in bundled.items()
+        other.weights.stem
+        for other in bundled
         if other.sha256 != model.sha256 and serves(other, model.card.modality, part)
     ]

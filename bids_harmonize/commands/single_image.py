@@ -67,11 +67,9 @@ def _plan(options: ImageOptions) -> ScanPlan[Model]:
     beside = sidecar_path(options.source)
     _check_output(options, beside)
     metadata = read_object(beside) if os.path.lexists(beside) else {}
-    models = known_models(options.models)
-    known = list(models.values())[: len(options.models) or None]
+    known = known_models(options.models)[: len(options.models) or None]
     modality = options.modality or known[0].card.modality
-    chosen = _model(options, modality, metadata, known)
-    model = Model.load(next(name for name, info in models.items() if info is chosen), options.device)
+    model = Model.load(_model(options, modality, metadata, known).weights, options.device)
     return ScanPlan(
         path=options.source,
         name=str(options.source),

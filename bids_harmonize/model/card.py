@@ -105,8 +105,15 @@ class ModelCard(CardObject):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """A model as its card describes it."""
+    """A model as its card describes it.
 
+    Attributes
+    ----------
+    weights
+        The weight file.
+    """
+
+    weights: Path
     card: ModelCard
 
     @property
@@ -130,19 +137,19 @@ def bundled_models() -> list[str]:
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
-def known_models(asked_for: Sequence[str] = ()) -> dict[str, ModelInfo]:
-    """What is known of models without their weights, by their names: first those asked for, then the bundled.
+def known_models(asked_for: Sequence[str] = ()) -> list[ModelInfo]:
+    """What is known of models without loading them: first those asked for, then the bundled.
 
     Raises
     ------
     UsageError, NoInput, BadData
         As `find_model` does.
     """
-    return {model: find_model(model)[1] for model in (*asked_for, *bundled_models())}
+    return [find_model(model) for model in dict.fromkeys((*asked_for, *bundled_models()))]
 
 
-def find_model(model: str | Path) -> tuple[Path, ModelInfo]:
-    """The weight file of a bundled model, by its name, or of any model, by its path; and what its card says.
+def find_model(model: str | Path) -> ModelInfo:
+    """What is known of a bundled model, by its name, or of any model, by the path of its weight file.
 
     Raises
     ------
@@ -155,7 +162,7 @@ def find_model(model: str | Path) -> tuple[Path, ModelInfo]:
     card = read_card(path)
     if file_sha256(path) != card.sha256:
         raise BadData(f"{path} is not the file that its model card describes (SHA-256 differs); restore it")
-    return path, ModelInfo(card=card)
+    return ModelInfo(weights=path, card=card)
 
 
 def read_card(weights: Path) -> ModelCard:

@@ -151,14 +151,15 @@ class Model(ModelInfo):
         NoInput, BadData
             The file or its card is missing, damaged, or does not fit the other.
         """
-        path, known = find_model(model)
-        check_features(path, known.card)
-        network, where = to_device_or_cpu(load_network(path), torch_device(device))
+        known = find_model(model)
+        check_features(known.weights, known.card)
+        network, where = to_device_or_cpu(load_network(known.weights), torch_device(device))
         return cls(
-            network=network.eval(),
+            weights=known.weights,
             card=known.card,
+            network=network.eval(),
             device=where,
-            ood_detector=load_ood_detector(known.card, path),
+            ood_detector=load_ood_detector(known.card, known.weights),
         )
 
     def harmonize(self, image: Nifti1Image) -> Harmonized:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from tests.helpers.toy_cards import toy_card
 
 
 def known(name: str, modality: str, *parts: str) -> ModelInfo:
-    return ModelInfo(card=toy_card(name=name, modality=modality, body_parts=list(parts)))
+    card = toy_card(name=name, modality=modality, body_parts=list(parts))
+    return ModelInfo(weights=Path(f"{name}.safetensors"), card=card)
 
 
 MODELS = [
@@ -82,4 +84,4 @@ def test_the_refusal_names_the_models_and_the_ways_out() -> None:
 def test_what_other_bundled_models_a_scan_could_get(
     used: str, metadata: dict[str, Any], others: list[str]
 ) -> None:
-    assert other_models(find_model(used)[1], metadata) == others
+    assert other_models(find_model(used), metadata) == others

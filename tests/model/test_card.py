@@ -114,7 +114,8 @@ def test_tampered_weights(copied: Path) -> None:
     ],
 )
 def test_serves(modality: str, body_part: str | None, served: bool) -> None:
-    known = ModelInfo(card=toy_card(name="mine", body_parts=["HEAD", "BRAIN"]))
+    card = toy_card(name="mine", body_parts=["HEAD", "BRAIN"])
+    known = ModelInfo(weights=Path("mine.safetensors"), card=card)
     assert (known.name, known.sha256) == ("mine", known.card.sha256)
     assert known.serves(modality, body_part) is served
 
@@ -127,10 +128,10 @@ def test_cards_of_all_models_by_their_weights(copied: Path) -> None:
 
 @pytest.mark.parametrize("name", bundled_models())
 def test_bundled_models_are_found_by_name(name: str) -> None:
-    path, known = find_model(name)
-    assert path.stem == name
+    known = find_model(name)
+    assert known.weights.stem == name
     assert known.serves(known.card.modality, None)
-    assert known.card == read_card(path)
+    assert known.card == read_card(known.weights)
     assert known.card.output_scale.unit == 1000
 
 
