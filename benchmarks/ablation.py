@@ -52,9 +52,10 @@ ARTEFACTS = {"Spikes": 0.15, "PhaseError": 0.15}
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A way to train: a recipe, the price of local curves, and how small edits are weakened in the end."""
+    """A way to train: a recipe, what the loss counts, and how small edits are weakened in the end."""
 
     recipe: Recipe = field(default_factory=Recipe)
+    bias: float = Schedule.bias
     locality: float = Schedule.locality
     edit_error: float = EDIT_ERROR
 
@@ -71,7 +72,8 @@ FAMILIES: Mapping[str, Variant] = {
 IDEAS: Mapping[str, Variant] = {
     "all ideas": Variant(),
     "people alike in their tissues": Variant(recipe=Recipe(personal_spread=0)),
-    "people's tissues differ by 10 %": Variant(recipe=Recipe(personal_spread=0.1)),
+    "people's tissues differ by 4 %": Variant(recipe=Recipe(personal_spread=0.04)),
+    "mean errors do not count": Variant(bias=0),
     "no second pass": Variant(recipe=Recipe(second_pass=0)),
     "no price on local curves": Variant(locality=0),
     "small edits as predicted": Variant(edit_error=0),
@@ -133,7 +135,7 @@ def train_variant(
     """Train a network from random weights, or from those of `start`."""
     pool: list[Source] = [*scans, *(heads if variant.recipe.simulated else ())]
     rate = FIRST_RATE if start is None else LATER_RATE
-    schedule = Schedule(steps=steps, learning_rate=rate, locality=variant.locality)
+    schedule = Schedule(steps=steps, learning_rate=rate, bias=variant.bias, locality=variant.locality)
     network = train(pool, [], folder, schedule, recipe=variant.recipe, start=start).network
     network.edit_error = variant.edit_error
     return network

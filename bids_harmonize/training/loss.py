@@ -18,8 +18,8 @@ from bids_harmonize.training.sources import AIR_INTENSITY
 # Weight of neighbours whose order is all but lost, how much of their difference must remain, and by how much
 # they must differ to be told from noise.
 ORDER, REMAINDER, MIN_EDGE = 20.0, 0.1, 0.02
-# Weight of the mean error at each original intensity; these are counted in so many bins up to the last.
-BIAS, BIAS_BINS, BRIGHTEST = 2.0, 16, 1.6
+# Original intensities whose mean errors count: so many bins up to the last, and what is brighter with it.
+BIAS_BINS, BRIGHTEST = 16, 1.6
 # Rounds in which one curve and the gains of all cells are fitted to an edit.
 FITS = 3
 
@@ -33,7 +33,7 @@ def pair_loss(
     with half_precision(histograms.device):
         predicted = network(histograms)
     losses = [
-        _fidelity(curves, pair, schedule.effort, rng)
+        _fidelity(curves, pair, schedule, rng)
         + schedule.smoothness * _roughness(curves)
         + schedule.locality * departure(curves, histogram)
         for curves, histogram, pair in zip(predicted, histograms, pairs, strict=True)
@@ -69,15 +69,15 @@ def departure(curves: Tensor, histogram: Tensor) -> Tensor:
     return (weight * rest.abs()).sum()
 
 
-def _fidelity(curves: Tensor, pair: Pair, effort: Effort, rng: np.random.Generator) -> Tensor:
+def _fidelity(curves: Tensor, pair: Pair, schedule: Schedule, rng: np.random.Generator) -> Tensor:
     """How far the output is from the original, and how much of the order of neighbours is lost."""
-    index, weight = _sample_voxels(pair, effort, rng)
+    index, weight = _sample_voxels(pair, schedule.effort, rng)
     output = slice_at(curves, pair, index)
     target = torch.from_numpy(pair.target.ravel()[index]).to(curves.device)
     weights = torch.from_numpy(weight).to(curves.device)
     error = (output - target).abs()
     fidelity = ((error + error.square()) * weights).mean()
-    fidelity = fidelity + BIAS * bias(output, target, (weights == 1).float())
+    fidelity = fidelity + schedule.bias * bias(output, target, (weights == 1).float())
     return fidelity + ORDER * reversal_loss(curves, pair, index[::3], output[::3], rng)
 
 

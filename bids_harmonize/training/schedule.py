@@ -66,6 +66,8 @@ class Schedule:
         Steps in which the learning rate rises.
     smoothness
         Weight of the roughness of curves in space.
+    bias
+        Weight of the mean error at every original intensity.
     locality
         Price of curves that differ from place to place by more than a gain, so that they do so where it pays.
     average
@@ -79,6 +81,7 @@ class Schedule:
     learning_rate: float = 2e-3
     warmup: int = 100
     smoothness: float = 0.02
+    bias: float = 2.0
     locality: float = 0.15
     average: float = 0.998
     effort: Effort = field(default_factory=Effort)

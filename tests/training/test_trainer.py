@@ -115,7 +115,7 @@ def test_another_schedule_starts_afresh(group: list[ReferenceExample], tmp_path:
 def test_only_less_than_the_usual_effort_marks_a_checkpoint() -> None:
     usual = Schedule(steps=3)
     assert usual.key() == usual.to_json()
-    names = "steps patience batch seed learning_rate warmup smoothness locality average"
+    names = "steps patience batch seed learning_rate warmup smoothness bias locality average"
     assert list(usual.to_json()) == names.split()
     assert replace(usual, effort=TINY).to_json() == usual.to_json()
     assert replace(usual, effort=TINY).key() != usual.key()

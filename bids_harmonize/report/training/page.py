@@ -49,6 +49,7 @@ SCHEDULE = {
     "learning_rate": "Learning rate, highest",
     "warmup": "Steps of rising learning rate",
     "smoothness": "Weight of the smoothness of curves in space",
+    "bias": "Weight of mean errors",
     "locality": "Price of curves that depart from one curve times a gain",
     "average": "Share of the averaged weights that a step keeps",
 }
