@@ -35,6 +35,8 @@ CEILING = "ceiling: in the contrast of the reference group"
 QUANTILES = {"model5": (0.0, 1.0), "model20": (0.05, 0.95)}
 #: Their classes, with the tissues of the simulated heads that belong to each.
 CLASSES = {"white matter": (1, ("white matter",)), "grey matter": (2, ("grey matter", "deep grey matter"))}
+#: The order in memory in which convolutions of few channels take half the time.
+FAST = torch.channels_last_3d
 #: Air around a head that is given along, mm; the networks take 256 mm, most of it air.
 MARGIN_MM = 20.0
 
@@ -71,7 +73,7 @@ class Judge:
         (manifest,) = content["weightsManifest"]
         tensors = list(_tensors(manifest["weights"], (folder / f"{name}.bin").read_bytes()))
         layers = [
-            (kernel.permute(4, 3, 0, 1, 2).contiguous(), bias, int(config["dilation_rate"][0]))
+            (kernel.permute(4, 3, 0, 1, 2).contiguous(memory_format=FAST), bias, config["dilation_rate"][0])
             for kernel, bias, config in zip(tensors[::2], tensors[1::2], convolutions, strict=True)
         ]
         (activation,) = activations
@@ -87,6 +89,7 @@ class Judge:
         return np.ascontiguousarray(found.transpose(0, 2, 1)[::-1, :, ::-1])
 
     def _forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=FAST)
         between = nn.ELU() if self.activation == "elu" else nn.ReLU()
         last = len(self.layers) - 1
         with torch.no_grad():
