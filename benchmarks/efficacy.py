@@ -20,9 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Self
 
 from benchmarks import splits
 from benchmarks.data import PROSTATE, Data
@@ -71,6 +69,22 @@ class Results:
     failures: dict[str, dict[str, str]] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of_other_tiers(cls, file: Path, tiers: Sequence[str]) -> Self:
+        """What a file of results has of tiers that are not measured now, and of the time of methods."""
+        content = json.loads(file.read_text(encoding="utf-8"))
+        rows = [Row.from_json(row) for row in content["Rows"]]
+
+        def is_other(name: str) -> bool:
+            return name.split()[0] not in tiers
+
+        return cls(
+            rows=[row for row in rows if is_other(row.tier)],
+            seconds={name: spent for name, spent in content["SecondsByTier"].items() if is_other(name)},
+            failures=content["Failures"],
+            empty=[name for name in content["NoSuchScans"] if is_other(name)],
+        )
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
@@ -78,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     models = {_modality_of(read_card(path)): path for path in options.model}
     results = Results()
+    if options.add:
+        results = Results.of_other_tiers(options.out / "efficacy.json", options.tiers)
     for modality in options.modality:
         model = models.get(modality, modality)
         with tempfile.TemporaryDirectory(prefix="efficacy-") as folder:
@@ -124,8 +140,10 @@ def measure(tiers: Sequence[str], methods: Sequence[Method], data: Data, results
             results.empty.append(f"{tier} {data.modality}")
         print(f"tier {tier} {data.modality}: {len(rows)} rows, {spent:.0f} s", file=sys.stderr, flush=True)
         yield
+    timed = {(row.modality, row.method) for row in results.rows if row.tier == TIME}
     for method in methods:
-        results.rows += _times(method, data.modality)
+        if (data.modality, method.name) not in timed:
+            results.rows += _times(method, data.modality)
         if method.failures:
             results.failures[f"{method.name} {data.modality}"] = dict(method.failures)
     yield
@@ -193,7 +211,10 @@ def report(results: Results, names: Sequence[str], *, native: bool = False) -> s
         *failed,
         f"- Time of the tiers: {seconds}.",
     ]
-    return markdown(_compared(results.rows), names) + "\n" + "\n".join(notes) + "\n"
+    compared = _compared(results.rows)
+    # Peers that only one tier has are no methods of the others.
+    columns = list(dict.fromkeys([*names, *(row.method for row in compared)]))
+    return markdown(compared, columns) + "\n" + "\n".join(notes) + "\n"
 
 
 def _compared(rows: Sequence[Row]) -> list[Row]:
@@ -215,20 +236,11 @@ def _write(results: Results, options: argparse.Namespace, models: dict[str, Path
         "SecondsByTier": results.seconds,
         "Failures": results.failures,
         "NoSuchScans": results.empty,
-        "Rows": [_plain(row) for row in results.rows],
+        "Rows": [row.to_json() for row in results.rows],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     (options.out / "efficacy.json").write_text(text + "\n", encoding="utf-8")
     draw([row for row in _compared(results.rows) if row.tier != TIME], options.out / "efficacy.png")
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    """The row for JSON, which has neither infinity nor NaN."""
-    words = {np.inf: "infinite", -np.inf: "-infinite"}
-    return {
-        key: words.get(value, None if value != value else value) if isinstance(value, float) else value
-        for key, value in row.to_json().items()
-    }
 
 
 def _version(package: str) -> str | None:
@@ -248,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES), help="default: all")
     parser.add_argument("--model", nargs="+", type=Path, default=[], help="weights to use for their modality")
+    parser.add_argument("--add", action="store_true", help="keep what OUT has of other tiers")
     parser.add_argument("--development", action="store_true", help="simulate from the heads to choose by")
     parser.add_argument(
         "--native", action="store_true", help="real scans in full resolution, which takes long"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -37,7 +37,20 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """The row in the result files, which call the metric a figure."""
-        return {"figure" if name == "metric" else name: value for name, value in asdict(self).items()}
+        named = {"figure" if name == "metric" else name: value for name, value in asdict(self).items()}
+        # JSON has neither infinity nor NaN.
+        words = {np.inf: "infinite", -np.inf: "-infinite"}
+        return {
+            name: words.get(value, None if value != value else value) if isinstance(value, float) else value
+            for name, value in named.items()
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` made."""
+        numbers = {"infinite": np.inf, "-infinite": -np.inf, None: np.nan}
+        read = {"metric" if name == "figure" else name: value for name, value in content.items()}
+        return cls(**read | {name: numbers.get(read[name], read[name]) for name in ("value", "spread")})
 
 
 def summarize(

@@ -315,3 +315,16 @@ def test_one_command_writes_table_numbers_and_figure(
     assert {row["method"] for row in numbers["Rows"]} == {"none", "z-score", agreement.ORACLE}
     assert numbers["SecondsByTier"]["A T1w"] > 0
     assert (tmp_path / "efficacy.png").is_file()
+    # Another tier, added later.
+    options[options.index("A") : options.index("--methods")] = ["B", "--add"]
+    assert efficacy.main([*options, "--out", str(tmp_path), "--shared", str(tmp_path)]) == 0
+    added = json.loads((tmp_path / "efficacy.json").read_text(encoding="utf-8"))
+    assert sorted(map(str, added["Rows"])) == sorted(map(str, numbers["Rows"]))
+    assert added["SecondsByTier"].keys() == numbers["SecondsByTier"].keys()
+
+
+@pytest.mark.parametrize("value", [1.5, math.inf, -math.inf, math.nan])
+def test_rows_are_read_as_they_were_written(value: float) -> None:
+    written = row("none", value, "figure")
+    content = json.loads(json.dumps(written.to_json(), allow_nan=False))
+    assert repr(Row.from_json(content)) == repr(written)
