@@ -14,6 +14,8 @@ from bids_harmonize.training.sources import at_echo_time
 
 #: The modality that is named as the model of prostates is.
 PROSTATE = "prostate-T2w"
+#: Networks of 5 and 20 channels; the large one takes a minute per scan.
+JUDGES = ("model5", "model20")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Data:
     echo_times
         Echo times, ms, from which and to which the group was brought before the model was trained; every
         method then gets the group as it was brought.
+    judges
+        The segmentation networks of tier J.
     """
 
     shared: Path
@@ -41,6 +45,7 @@ class Data:
     native: bool = False
     pairs: Path | None = None
     echo_times: Sequence[float] | None = None
+    judges: Sequence[str] = JUDGES
 
     @cached_property
     def real(self) -> RealScans:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks import splits
-from benchmarks.data import PROSTATE, Data
+from benchmarks.data import JUDGES, PROSTATE, Data
 from benchmarks.formatting import number
 from benchmarks.methods import NAMES, Method, make_methods
 from benchmarks.result_rows import Row, summarize
@@ -104,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 native=options.native,
                 pairs=options.pairs or options.shared / "data" / "pairs",
                 echo_times=_echo_times(model),
+                judges=options.judges,
             )
             methods = make_methods(options.methods, modality, data.reference, model, Path(folder))
             # The files are written after every tier, so that a later one that fails takes nothing away.
@@ -260,6 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES), help="default: all")
     parser.add_argument("--model", nargs="+", type=Path, default=[], help="weights to use for their modality")
+    parser.add_argument("--judges", nargs="+", choices=JUDGES, default=list(JUDGES), help="default: all")
     parser.add_argument("--add", action="store_true", help="keep what OUT has of other tiers")
     parser.add_argument("--development", action="store_true", help="simulate from the heads to choose by")
     parser.add_argument(

@@ -31,7 +31,7 @@ from bids_harmonize.simulation.label_heads import Head
 
 TIER = "J"
 CEILING = "ceiling: in the contrast of the reference group"
-#: The networks and how they scale what they are given.
+#: How the networks scale what they are given.
 QUANTILES = {"model5": (0.0, 1.0), "model20": (0.05, 0.95)}
 #: Their classes, with the tissues of the simulated heads that belong to each.
 CLASSES = {"white matter": (1, ("white matter",)), "grey matter": (2, ("grey matter", "deep grey matter"))}
@@ -109,7 +109,7 @@ def run(methods: Sequence[Method], data: Data) -> list[Row]:
         for name in heads(data.development)
     ]
     protocols = list(PROTOCOLS["T1w"])
-    judges = [Judge.read(folder, name) for name in QUANTILES]
+    judges = [Judge.read(folder, name) for name in data.judges]
     ceiling = [(in_reference_contrast(subject, protocols[0]).volume, subject) for subject in subjects]
     rows = [row for judge in judges for row in _rows(judge, CEILING, ceiling)]
     for method in methods:
