@@ -27,8 +27,8 @@ INK, FAINT, BLUE, ORANGE = "#010203", "#040506", "#0072b2", "#d55e00"
 SHADES = {INK: "var(--ink)", FAINT: "var(--faint)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
 # Size of a figure in inches; its text can still be read on a phone.
 FIGURE_WIDTH, FIGURE_HEIGHT = 5.0, 3.0
-# Where its panel lies in a figure: beside and below it are numbers and words, above it is a legend.
-MARGINS = {"left": 0.13, "right": 0.97, "bottom": 0.16, "top": 0.9}
+# Where its panel lies in a figure: numbers and words are beside and below it, above a legend of two rows.
+MARGINS = {"left": 0.13, "right": 0.97, "bottom": 0.16, "top": 0.83}
 
 
 @contextmanager
