@@ -86,4 +86,6 @@ class Data:
             return scan
         before, after = self.echo_times
         measured = measure_scan(scan.name, scan.volume, scan.zooms, scan.modality)
-        return replace(scan, volume=at_echo_time(measured, before, after).volume)
+        # Methods keep what they made by the name of the scan, and tier B has the scans as they are.
+        name = f"{scan.name}_at-{after:g}-ms"
+        return replace(scan, name=name, volume=at_echo_time(measured, before, after).volume)

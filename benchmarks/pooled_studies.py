@@ -17,6 +17,8 @@ grey to white matter, which no unit changes.
   take for the scanner is lost.
 - *Wrong members*: a pool of 20 of which some scans are of the other protocol: how many of these are named,
   and how much the ratio of the others changes.
+- *Made repeats* (tier B): the held-out person of the reference group, turned and with new noise, by itself
+  and in a pool with the rest of the group, which is of one protocol: the error over the deviation.
 - *Second visits*: the same person in another acquisition, with white matter 1 % darker or brighter: how often
   the change of the ratio has the right sign, before and after.
 """
@@ -32,12 +34,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data import Data
 from benchmarks.formatting import markdown_table
 from benchmarks.metrics import tissue_median
 from benchmarks.scans import Scan, shared_folder
 from benchmarks.simulated import GRIDS, PROTOCOLS, acquire
 from benchmarks.splits import heads
 from benchmarks.tiers.biology import PAIR, SPREAD, scan_of
+from benchmarks.tiers.repeats import MADE, compare, made_repeat
 from bids_harmonize.commands.own_curve import own_curve
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.measures.overall_curve import OverallCurve
@@ -243,6 +247,31 @@ def second_visits(brains: Sequence[Head], modality: str, people: int, model: Mod
     return {how: float(np.mean(found)) for how, found in right.items()}
 
 
+def made_repeats(modality: str, model: Model) -> dict[str, float]:
+    """The error over the deviation of made repeats, dB: raw, by itself, and in a pool with the group."""
+    data = Data(shared=shared_folder(), modality=modality)
+    repeats = [made_repeat(scan, draw) for scan in data.real.held_out for draw in range(MADE)]
+    pairs = [scan for repeat in repeats for scan in (repeat.first, repeat.second)]
+    scans = {scan.name: scan for scan in (*data.real.reference, *pairs)}
+    loaded = {name: LoadedScan.of_image(scan.image) for name, scan in scans.items()}
+    alone = {name: model.harmonize_loaded(scan) for name, scan in loaded.items()}
+    own = {name: own_curve(loaded[name], harmonized) for name, harmonized in alone.items()}
+    group = {scan.name: own[scan.name] for scan in data.real.reference}
+    errors: dict[str, list[float]] = {"raw": [], "by itself": [], "in a pool": []}
+    for repeat in repeats:
+        names = [repeat.first.name, repeat.second.name]
+        shared, _ = share_curve({**group, **{name: own[name] for name in names}})
+        pooled = [alone[name].sharing(loaded[name], shared.of_scan(own[name]), 1.0) for name in names]
+        volumes = {
+            "raw": (repeat.first.volume, repeat.second.volume),
+            "by itself": tuple(alone[name].voxels for name in names),
+            "in a pool": tuple(one.voxels for one in pooled),
+        }
+        for how, (first, second) in volumes.items():
+            errors[how].append(compare(repeat, first, second)["err/SD inside the head, dB"])
+    return {how: float(np.mean(found)) for how, found in errors.items()}
+
+
 def second_visit(first: Scan, head: Head, draw: int, protocol: str, factor: float) -> Scan:
     """The same person in another acquisition, the signal of white matter times a factor."""
     seeds = [draw, *(ord(letter) for letter in head.name)]
@@ -258,7 +287,9 @@ def second_visit(first: Scan, head: Head, draw: int, protocol: str, factor: floa
     return replace(first, name=f"{first.name}_second", volume=volume)
 
 
-def report(study: Study, visits: Mapping[str, float]) -> Iterable[tuple[str, str, float]]:
+def report(
+    study: Study, visits: Mapping[str, float], repeats: Mapping[str, float]
+) -> Iterable[tuple[str, str, float]]:
     """Rows: what, of which pools, the figure."""
     people = 2 * len(study.scans[next(iter(study.scans))]["controls"])
     for size in SIZES:
@@ -273,6 +304,8 @@ def report(study: Study, visits: Mapping[str, float]) -> Iterable[tuple[str, str
             yield f"wrong members: {figure}", f"{wrong} of {WRONG_POOL}", value
     for how, value in visits.items():
         yield "second visit: right sign of 1 %", how, value
+    for how, value in repeats.items():
+        yield "made repeats: err/SD, dB", how, value
 
 
 def main() -> None:
@@ -293,7 +326,8 @@ def main() -> None:
         brains = [Head.read(labels / f"{name}_dseg.nii.gz", GRIDS[modality][0]) for name in names]
         study = Study.of(brains, modality, options.people, model)
         visits = second_visits(brains, modality, options.people, model)
-        rows += [(modality, *row) for row in report(study, visits)]
+        repeats = made_repeats(modality, model)
+        rows += [(modality, *row) for row in report(study, visits, repeats)]
     table = markdown_table(
         ["modality", "figure", "pools", "value"],
         [[modality, figure, pools, f"{value:.3f}"] for modality, figure, pools, value in rows],

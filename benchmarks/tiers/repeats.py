@@ -157,9 +157,13 @@ def _method_rows(method: Method, repeats: Sequence[Repeat], modality: str, kind:
 
 def measure(method: Method, repeat: Repeat) -> dict[str, float]:
     """The metrics of one pair."""
+    return compare(repeat, method.apply(repeat.first), method.apply(repeat.second))
+
+
+def compare(repeat: Repeat, a: Volume, second_output: Volume) -> dict[str, float]:
+    """The metrics of what was made of the two scans of a pair."""
     first, second = repeat.first, repeat.second
-    a = method.apply(first)
-    b = resampled(method.apply(second), second, first, repeat.transform)
+    b = resampled(second_output, second, first, repeat.transform)
     head, brain = first.head & repeat.overlap, first.brain & repeat.overlap
     return {
         "agreement inside the head, dB": agreement_db(a[head], b[head]),
