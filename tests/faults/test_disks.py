@@ -374,7 +374,7 @@ def _with_a_large_scan(undisturbed: Undisturbed, folder: Path, name: str) -> Pat
     """A dataset that has one; what is made of it when nothing happens is ``reference``."""
     dataset = folder / "data"
     shutil.copytree(undisturbed.dataset, dataset)
-    write_scan(dataset, name, image_of(head(9, (96, 96, 96)), 2))
+    write_scan(dataset, name, image_of(head(9, (116, 116, 116)), 1.65))
     assert warm_processes.run(folder, dataset, *ARGUMENTS).code == 0
     (folder / "out").rename(folder / "reference")
     return dataset
@@ -384,15 +384,15 @@ def test_little_memory(undisturbed: Undisturbed, tmp_path: Path, long: bool, tal
     """Memory that runs out, whoever asks for it: told as such, 65; the next run, with more, completes."""
     dataset = _with_a_large_scan(undisturbed, tmp_path, "sub-00_T1w.nii.gz")
     done = set()
-    for megabytes in (*range(1, 230, 12),) if long else (2, 60, 110, 125, 140, 150, 160, 180, 200):
+    for megabytes in (*range(1, 230, 12),) if long else (2, 60, 110, 140, 150, 160, 170, 190, 230):
         result = warm_processes.run(tmp_path, dataset, *ARGUMENTS, fault=LittleMemory(megabytes * 10**6))
         if result.code:
             _refused(result, BadData.exit_code, "memory")
             tally["limits survived"] += 1
         assert list(tmp_path.rglob(".tmp-*")) == []
         done.add(len(finished(tmp_path / "out")))
-    # Some limits stop everything, some a part of the scans.
-    assert 0 in done and done & set(range(1, 1 + len(NAMES)))
+    # Some limits stop everything, some the largest scan alone.
+    assert {0, len(NAMES)} <= done
     # Where little was enough, the sidecar says how, and the voxels are the same.
     for image in finished(tmp_path / "out"):
         sidecar = image.with_name(f"{image.name.removesuffix('.nii.gz')}.json")
