@@ -15,7 +15,7 @@ import tomllib
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import GenericAlias, SimpleNamespace
+from types import GenericAlias
 from typing import Any
 
 from docutils import nodes
@@ -25,6 +25,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from benchmarks import projection
 from benchmarks.formatting import markdown_table, number, number_or_dash
+from benchmarks.result_rows import Row
 from benchmarks.table import ARROWS, best, cell
 from bids_harmonize.cli import dataset
 from bids_harmonize.model.card import ModelCard, read_card
@@ -119,22 +120,14 @@ def pooled_studies(arguments: Arguments, content: Content) -> str:
     return _table(["figure", "pools", *modalities], body)
 
 
-def _efficacy_rows(name: str) -> list[SimpleNamespace]:
-    return [
-        SimpleNamespace(**row | {key: _as_float(row[key]) for key in ("value", "spread")})
-        for row in _results(name)["Rows"]
-    ]
+def _efficacy_rows(name: str) -> list[Row]:
+    return [Row.from_json(row) for row in _results(name)["Rows"]]
 
 
-def _as_float(value: float | str | None) -> float:
-    """A number that JSON cannot hold is written as a word or as null."""
-    return {"infinite": float("inf"), None: float("nan")}.get(value, value)  # type: ignore[call-overload, no-any-return]
-
-
-def _by_figure(rows: Iterable[SimpleNamespace]) -> dict[tuple[str, str], dict[str, Any]]:
-    lines: dict[tuple[str, str], dict[str, Any]] = {}
+def _by_figure(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Row]]:
+    lines: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
-        lines.setdefault((row.tier, row.figure), {})[row.method] = row
+        lines.setdefault((row.tier, row.metric), {})[row.method] = row
     return lines
 
 
