@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
-
 from nibabel.nifti1 import Nifti1Image
 
 from bids_harmonize.bids.input_metadata import inherited_metadata
@@ -13,7 +11,7 @@ from bids_harmonize.bids.run import Run
 from bids_harmonize.commands.scan_plan import ScanPlan
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.files.json_object import read_object
-from bids_harmonize.imaging.brain import NoBrain
+from bids_harmonize.imaging.brain import FIRM_RIDGE, NoBrain
 from bids_harmonize.imaging.loaded_scan import LoadedScan, load_scan
 from bids_harmonize.imaging.masks import head_mask
 from bids_harmonize.imaging.nifti import open_image, zooms
@@ -63,10 +61,11 @@ def _recorded(plan: ScanPlan[Model]) -> Provenance | None:
 
 def own_curve(scan: LoadedScan, harmonized: Harmonized) -> OverallCurve:
     """The overall curve of an edit: through the tissues of the brain, or else of all tissue's voxels."""
-    brain, levels = harmonized.brain, harmonized.detection.levels
+    brain = harmonized.brain
     before, after = scan.block_means, harmonized.block_means
-    if not isinstance(brain, NoBrain) and not isinstance(levels, NoBrain):
-        curve = OverallCurve.of_levels(astuple(levels), astuple(brain.levels(after)))
+    if not isinstance(brain, NoBrain):
+        # Without the field that `Harmonized.sharing` takes off.
+        curve = OverallCurve.of_levels(*(brain.levels(volume, FIRM_RIDGE) for volume in (before, after)))
         if curve.known:
             return curve
     return OverallCurve.of(before, after, head_mask(before, scan.scale))

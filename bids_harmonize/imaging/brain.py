@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import combinations_with_replacement
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from bids_harmonize.imaging.types import Mask, Volume
 
 # What the receive field is modelled by, and how far it may be from 1: powers of the place up to the second.
 FIELD_ORDER = 2
 MAX_LOG_FIELD = 0.8
-# So little are large coefficients held down that only those that the data leave open are.
-RIDGE = 1e-3
+# So little are large coefficients held down that only those that the data leave open are; or so firmly that
+# a field is not taken for one which is a part of the person.
+RIDGE, FIRM_RIDGE = 1e-3, 3e-2
 FIELD_UNIT_MM = 100.0
 
 
@@ -50,28 +52,43 @@ class Brain:
     white_matter: Mask
     zooms: tuple[float, float, float]
 
-    def levels(self, volume: Volume) -> TissueLevels:
+    def levels(self, volume: Volume, ridge: float = RIDGE) -> TissueLevels:
         """What tissues look like in a volume on the same grid, of any unit, not negative.
 
         A receive field would mix their order up, since cortex lies at the edge of a brain and white matter in
-        its middle: it is found where the two tissues are, and taken out.
+        its middle: it is taken out. Where a tissue is thin it shares its voxels with its neighbours, above
+        all the cortex of old people with fluid: levels are those of where it is thickest.
+
+        Parameters
+        ----------
+        ridge
+            See `ReceiveField.fit`.
         """
-        field = self.receive_field(volume)
+        field = self.receive_field(volume, ridge)
         if field is None:
-            return TissueLevels(**{name: _median(volume[mask]) for name, mask in self._tissues().items()})
+            return TissueLevels(**{name: _median(volume[mask]) for name, mask in self._inner.items()})
         return TissueLevels(
             **{
                 name: _median(volume[mask] / np.exp(field.at(np.argwhere(mask) * self.zooms)))
-                for name, mask in self._tissues().items()
+                for name, mask in self._inner.items()
             }
         )
 
-    def receive_field(self, volume: Volume) -> ReceiveField | None:
-        """The receive field in a volume on the same grid; None where white or grey matter is all zero."""
-        matter = [self.grey_matter & (volume > 0), self.white_matter & (volume > 0)]
-        places = [np.argwhere(mask) * self.zooms for mask in matter]
-        logs = [np.log(volume[mask]) for mask in matter]
-        return ReceiveField.fit(places, logs) if all(values.size for values in logs) else None
+    def receive_field(self, volume: Volume, ridge: float = RIDGE) -> ReceiveField | None:
+        """The receive field in a volume on the same grid; None where white matter is all zero.
+
+        White matter reaches almost everywhere in a brain, and is thick; what cortex looks like says how thin
+        it is.
+        """
+        white = self._inner["white_matter"] & (volume > 0)
+        if not white.any():
+            return None
+        return ReceiveField.fit([np.argwhere(white) * self.zooms], [np.log(volume[white])], ridge)
+
+    @cached_property
+    def _inner(self) -> dict[str, Mask]:
+        """The half of each tissue's voxels that have most of it around them."""
+        return {name: _inner_half(mask) for name, mask in self._tissues().items()}
 
     def in_whole(self, part: tuple[slice, ...], shape: Sequence[int]) -> Brain:
         """The brain of a part of a volume, on the grid of the whole."""
@@ -123,7 +140,10 @@ class ReceiveField:
 
     @classmethod
     def fit(
-        cls, places: Sequence[NDArray[np.floating]], logs: Sequence[NDArray[np.floating]]
+        cls,
+        places: Sequence[NDArray[np.floating]],
+        logs: Sequence[NDArray[np.floating]],
+        ridge: float = RIDGE,
     ) -> ReceiveField:
         """The field under which the values of every tissue differ least from one another.
 
@@ -133,6 +153,8 @@ class ReceiveField:
             ``(n, 3)`` in mm, for every tissue.
         logs
             Logarithms of the intensities at those places.
+        ridge
+            How firmly large coefficients are held down.
         """
         centre = np.concatenate(places).mean(axis=0)
         powers = [cls._powers(where - centre) for where in places]
@@ -140,7 +162,7 @@ class ReceiveField:
         # Within a tissue only differences count, so that its own level is no part of the field.
         rows = np.concatenate([columns - columns.mean(axis=0) for columns in powers])
         wanted = np.concatenate([values - values.mean() for values in logs])
-        held = RIDGE * len(rows) * np.eye(rows.shape[1])
+        held = ridge * len(rows) * np.eye(rows.shape[1])
         # Unlike `@`, this adds up in one order, however many threads there are.
         squares, products = np.einsum("ni,nj->ij", rows, rows), np.einsum("ni,n->i", rows, wanted)
         coefficients = np.linalg.solve(squares + held, products)
@@ -160,6 +182,11 @@ class ReceiveField:
     def _powers(cls, offsets: NDArray[np.floating]) -> NDArray[np.floating]:
         units = offsets.T / FIELD_UNIT_MM
         return np.stack([reduce(np.multiply, [units[axis] for axis in axes]) for axes in cls.POWERS]).T
+
+
+def _inner_half(mask: Mask) -> Mask:
+    around = ndimage.uniform_filter(mask.astype(np.float32), 3, mode="constant")
+    return np.asarray(mask & (around >= np.median(around[mask])), dtype=bool)
 
 
 def _median(values: NDArray[np.floating]) -> float:

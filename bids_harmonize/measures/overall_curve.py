@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bids_harmonize.files.json_fields import JsonFields, json_key
-from bids_harmonize.files.schema import is_strictly_rising
-from bids_harmonize.imaging.brain import ReceiveField
+from bids_harmonize.files.schema import is_number, is_strictly_rising
+from bids_harmonize.imaging.brain import ReceiveField, TissueLevels
 from bids_harmonize.imaging.types import Mask, Volume
 from bids_harmonize.measures.types import Array
 
@@ -31,10 +31,14 @@ class OverallCurve(JsonFields):
     ----------
     inputs, outputs
         Logarithms of intensities, as many of each, both strictly rising; none if nothing is known.
+    white_matter
+        The input of white matter, whose output is the unit: it tells the gain of a scan. None where no brain
+        was found.
     """
 
     inputs: Sequence[float] = json_key("LogInputs", is_strictly_rising, default=())
     outputs: Sequence[float] = json_key("LogOutputs", is_strictly_rising, default=())
+    white_matter: float | None = json_key("LogWhiteMatter", is_number)
 
     @classmethod
     def of(cls, before: Volume, after: Volume, region: Mask) -> Self:
@@ -64,17 +68,19 @@ class OverallCurve(JsonFields):
         return cls._medians(inputs - field, outputs)
 
     @classmethod
-    def of_levels(cls, before: Sequence[float], after: Sequence[float]) -> Self:
-        """The curve through the levels of tissues, before and after, in any order of the tissues.
+    def of_levels(cls, before: TissueLevels, after: TissueLevels) -> Self:
+        """The curve through the levels of tissues, before and after.
 
         Levels of tissues tell people apart better than single voxels: around the level of each, an edit
         evens what differs from place to place, and its curve is flat there.
         """
-        if min(*before, *after) <= 0:
+        levels = np.array([astuple(before), astuple(after)], dtype=np.float64)
+        if levels.min() <= 0:
             return cls()
-        inputs, outputs = np.log(np.array([before, after], dtype=np.float64))
+        inputs, outputs = np.log(levels)
         order = np.argsort(inputs, kind="stable")
-        return cls.through(inputs[order], outputs[order])
+        white = round(float(np.log(before.white_matter)), DECIMALS)
+        return replace(cls.through(inputs[order], outputs[order]), white_matter=white)
 
     @classmethod
     def _medians(cls, inputs: Array, outputs: Array) -> Self:

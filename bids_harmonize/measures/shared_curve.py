@@ -14,7 +14,6 @@ from typing import Self
 import numpy as np
 
 from bids_harmonize.measures.overall_curve import OverallCurve
-from bids_harmonize.measures.types import Array
 
 # Points of a shared curve, and rounds in which it and the gains are found in turn.
 POINTS, ROUNDS = 64, 20
@@ -60,11 +59,20 @@ class SharedCurve:
         for _ in range(ROUNDS):
             shared = np.median(inputs + gains[:, None], axis=0)
             gains = np.median(shared - inputs, axis=1)
-        curve = _through_levels(curves, gains) or OverallCurve.through(shared, outputs)
+        curve = _through_levels(curves) or OverallCurve.through(shared, outputs)
         return cls(curve=curve, scans=len(curves))
 
     def log_gain(self, own: OverallCurve) -> float:
-        """The gain of a scan, as a logarithm: with it, the mean output over its voxels is that of its own."""
+        """The gain of a scan, as a logarithm: with it, white matter's output is that of its own.
+
+        Where no brain was found, the mean output over its voxels is.
+        """
+        if own.white_matter is None:
+            return self._mean_log_gain(own)
+        white = np.array([own.white_matter])
+        return float((self.curve.inverse(own(white)) - white)[0])
+
+    def _mean_log_gain(self, own: OverallCurve) -> float:
         # As in `OverallCurve.through`.
         from scipy.optimize import brentq
 
@@ -80,7 +88,7 @@ class SharedCurve:
 
     def distance(self, own: OverallCurve) -> float:
         """How far a scan's own curve is from the shared one, whatever its gain."""
-        instead = self.curve(np.array(own.inputs) + self.log_gain(own))
+        instead = self.curve(np.array(own.inputs) + self._mean_log_gain(own))
         return float(np.sqrt(np.mean(np.square(instead - own.outputs))))
 
     def fits(self, own: OverallCurve) -> bool:
@@ -93,18 +101,17 @@ class SharedCurve:
         return OverallCurve(inputs=inputs.tolist(), outputs=self.curve.outputs)
 
 
-def _through_levels(curves: Sequence[OverallCurve], gains: Array) -> OverallCurve | None:
+def _through_levels(curves: Sequence[OverallCurve]) -> OverallCurve | None:
     """The shared curve through the levels of the tissues of brains; None where curves are of something else.
 
     Around each level it is a mere gain: what tells people apart in a tissue, a diffuse change for example, is
     as large after as before, relative to the tissue, and the contrast of the protocol changes in between.
     """
-    levels = [(one.inputs, one.outputs, gain) for one, gain in zip(curves, gains, strict=True)]
-    levels = [one for one in levels if len(one[0]) == LEVELS]
-    if 2 * len(levels) <= len(curves):
+    brains = [one for one in curves if one.white_matter is not None and len(one.inputs) == LEVELS]
+    if 2 * len(brains) <= len(curves):
         return None
-    x = np.median([np.array(inputs) + gain for inputs, _, gain in levels], axis=0)
-    y = np.median([outputs for _, outputs, _ in levels], axis=0)
+    x = np.median([np.array(one.inputs) - one.white_matter for one in brains], axis=0)
+    y = np.median([one.outputs for one in brains], axis=0)
     gaps = np.minimum(np.diff(x), np.diff(y)) * MOST_OF_GAP
     width = np.minimum(AROUND, np.minimum(np.append(gaps, np.inf), np.append(np.inf, gaps)))
     ends = [np.stack([level - width, level + width], axis=1).ravel() for level in (x, y)]

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from bids_harmonize.imaging.brain import Brain, ReceiveField
+from bids_harmonize.imaging.brain import FIRM_RIDGE, RIDGE, Brain, ReceiveField
 
 ZOOMS = (2.0, 3.0, 4.0)
 SHAPE = (30, 20, 16)
@@ -50,6 +51,33 @@ def test_a_smooth_field_and_a_gain_keep_ratios(brain: Brain, coefficients: list[
     levels = brain.levels((plain * gain * np.exp(log)).astype(np.float32))
     assert levels.grey_matter / levels.white_matter == pytest.approx(0.7, rel=0.02)
     assert levels.csf / levels.white_matter == pytest.approx(0.3, rel=0.06)
+
+
+def test_levels_are_those_of_where_a_tissue_is_thick(brain: Brain) -> None:
+    volume = shown(brain, 300, 700, 1000)
+    # Voxels of cortex hold as much fluid as there is of what is no brain around them.
+    outside = ndimage.uniform_filter((~brain.mask).astype(np.float32), 5)
+    volume[brain.grey_matter] -= 400 * outside[brain.grey_matter]
+    plain = float(np.median(volume[brain.grey_matter]))
+    assert plain < 650
+    assert 700 > brain.levels(volume).grey_matter > (700 + plain) / 2
+
+
+def test_cortex_makes_no_receive_field(brain: Brain) -> None:
+    volume = shown(brain, 300, 700, 1000)
+    volume[brain.grey_matter] *= np.linspace(0.5, 1.5, int(brain.grey_matter.sum()), dtype=np.float32)
+    field = brain.receive_field(volume)
+    assert field is not None
+    assert np.abs(field.coefficients).max() < 1e-6
+
+
+def test_a_firm_ridge_takes_less_for_a_field(brain: Brain) -> None:
+    places = np.argwhere(np.ones(SHAPE, dtype=bool)) * ZOOMS
+    volume = shown(brain, 300, 700, 1000) * np.exp(0.004 * places[:, 0]).reshape(SHAPE).astype(np.float32)
+    usual, firm = (brain.receive_field(volume, ridge) for ridge in (RIDGE, FIRM_RIDGE))
+    assert usual is not None
+    assert firm is not None
+    assert 0 < firm.coefficients[0] < 0.8 * usual.coefficients[0]
 
 
 def test_an_image_without_matter_has_levels_all_the_same(brain: Brain) -> None:

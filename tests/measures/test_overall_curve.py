@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bids_harmonize.imaging.brain import TissueLevels
 from bids_harmonize.measures.overall_curve import POINTS, OverallCurve
 
 GAMMA, FACTOR = 0.7, 40.0
@@ -21,6 +22,10 @@ def edited(before: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def before() -> np.ndarray:
     return np.random.default_rng(0).uniform(20, 900, (20, 20, 20)).astype(np.float32)
+
+
+def levels(csf: float, grey: float, white: float) -> TissueLevels:
+    return TissueLevels(csf=csf, grey_matter=grey, white_matter=white)
 
 
 def everywhere(volume: np.ndarray) -> np.ndarray:
@@ -51,10 +56,13 @@ def test_a_field_that_the_edit_evens_does_not_flatten_the_curve() -> None:
 
 
 def test_levels_of_tissues_make_a_curve_whatever_their_order() -> None:
-    curve = OverallCurve.of_levels((300.0, 900.0, 100.0), (40.0, 80.0, 30.0))
+    curve = OverallCurve.of_levels(levels(300.0, 900.0, 100.0), levels(40.0, 80.0, 30.0))
     assert curve(np.log(np.array([100.0, 300.0, 900.0]))) == pytest.approx(np.log([30.0, 40.0, 80.0]))
-    assert OverallCurve.of_levels((100.0, 300.0, 900.0), (30.0, 40.0, 80.0)) == curve
-    assert not OverallCurve.of_levels((0.0, 300.0, 900.0), (0.0, 40.0, 80.0)).known
+    assert curve.white_matter == pytest.approx(np.log(100.0), abs=1e-6)
+    other = OverallCurve.of_levels(levels(100.0, 300.0, 900.0), levels(30.0, 40.0, 80.0))
+    assert (other.inputs, other.outputs) == (curve.inputs, curve.outputs)
+    assert other.white_matter == pytest.approx(np.log(900.0), abs=1e-6)
+    assert not OverallCurve.of_levels(levels(0.0, 300.0, 900.0), levels(0.0, 40.0, 80.0)).known
 
 
 def test_only_the_region_counts(before: np.ndarray) -> None:

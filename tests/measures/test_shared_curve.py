@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bids_harmonize.imaging.brain import TissueLevels
 from bids_harmonize.measures.overall_curve import OverallCurve
 from bids_harmonize.measures.shared_curve import (
     MAX_DISTANCE,
@@ -66,10 +67,19 @@ def test_errors_of_single_predictions_are_gone() -> None:
 
 def brain_curve(rng: np.random.Generator, levels: np.ndarray, spread: float) -> OverallCurve:
     """The curve of a brain through its tissues' levels, brought to those of the reference, with errors."""
-    own = levels + rng.normal(0, spread, 3)
-    return OverallCurve.through(own + rng.normal(), REFERENCE + rng.normal(0, 0.02, 3))
+    return brain_curve_of(rng, levels + rng.normal(0, spread, 3))
 
 
+def brain_curve_of(rng: np.random.Generator, levels: np.ndarray) -> OverallCurve:
+    """The same, of these very levels."""
+    tissues = [
+        dict(zip(("csf", "grey_matter", "white_matter"), np.exp(logs).tolist(), strict=True))
+        for logs in (levels + rng.normal(), REFERENCE + rng.normal(0, 0.02, 3))
+    ]
+    return OverallCurve.of_levels(*(TissueLevels(**one) for one in tissues))
+
+
+# Of fluid, grey and white matter.
 REFERENCE = np.log([300.0, 700.0, 1000.0])
 
 
@@ -95,10 +105,7 @@ def test_what_tells_people_apart_is_kept_and_protocols_are_brought_together() ->
     people = [rng.normal(0, 0.03, 3) for _ in range(20)]
     ratios = []
     for levels in protocols:
-        curves = [
-            OverallCurve.through(levels + person + rng.normal(), REFERENCE + rng.normal(0, 0.02, 3))
-            for person in people
-        ]
+        curves = [brain_curve_of(rng, levels + person) for person in people]
         shared = SharedCurve.of(curves)
         outputs = [shared.of_scan(one)(np.array(one.inputs)) for one in curves]
         ratios.append([after[1] - after[2] for after in outputs])
@@ -106,6 +113,22 @@ def test_what_tells_people_apart_is_kept_and_protocols_are_brought_together() ->
     for found in ratios:
         assert np.polyfit(wanted, found, 1)[0] == pytest.approx(1, abs=0.05)
     assert abs(np.mean(ratios[0]) - np.mean(ratios[1])) < 0.02
+
+
+def test_the_gain_of_a_brain_is_that_of_its_white_matter() -> None:
+    rng = np.random.default_rng(2)
+    levels = np.array([0.0, 0.9, 1.3])
+    shared = SharedCurve.of([brain_curve(rng, levels, 0.02) for _ in range(9)])
+    plain, bright_fluid = (
+        OverallCurve.of_levels(
+            TissueLevels(csf=csf, grey_matter=50.0, white_matter=80.0),
+            TissueLevels(csf=300.0, grey_matter=700.0, white_matter=1000.0),
+        )
+        for csf in (20.0, 30.0)
+    )
+    assert shared.log_gain(plain) == shared.log_gain(bright_fluid)
+    white = shared.of_scan(plain)(np.log(np.array([80.0])))
+    assert white[0] == pytest.approx(np.log(1000.0), abs=1e-4)
 
 
 def test_alone_nothing_changes_and_one_more_scan_changes_little() -> None:
