@@ -65,7 +65,8 @@ def own_curve(scan: LoadedScan, harmonized: Harmonized) -> OverallCurve:
     before, after = scan.block_means, harmonized.block_means
     if not isinstance(brain, NoBrain):
         # Without the field that `Harmonized.sharing` takes off.
-        curve = OverallCurve.of_levels(*(brain.levels(volume, FIRM_RIDGE) for volume in (before, after)))
+        levels = [brain.thick.levels(volume, FIRM_RIDGE) for volume in (before, after)]
+        curve = OverallCurve.of_levels(*levels)
         if curve.known:
             return curve
     return OverallCurve.of(before, after, head_mask(before, scan.scale))

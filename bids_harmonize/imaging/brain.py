@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import combinations_with_replacement
 from typing import ClassVar
@@ -12,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bids_harmonize.imaging.masks import within
 from bids_harmonize.imaging.types import Mask, Volume
 
 # What the receive field is modelled by, and how far it may be from 1: powers of the place up to the second.
 FIELD_ORDER = 2
 MAX_LOG_FIELD = 0.8
 # So little are large coefficients held down that only those that the data leave open are; or so firmly that
-# a field is not taken for one which is a part of the person.
+# a field is not made of what is a part of the person.
 RIDGE, FIRM_RIDGE = 1e-3, 3e-2
 FIELD_UNIT_MM = 100.0
+# Grey matter that is as near as this to the outside of a brain is cortex.
+CORTEX_MM = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +59,7 @@ class Brain:
         """What tissues look like in a volume on the same grid, of any unit, not negative.
 
         A receive field would mix their order up, since cortex lies at the edge of a brain and white matter in
-        its middle: it is taken out. Where a tissue is thin it shares its voxels with its neighbours, above
-        all the cortex of old people with fluid: levels are those of where it is thickest.
+        its middle: it is found where the two tissues are, and taken out.
 
         Parameters
         ----------
@@ -66,29 +68,35 @@ class Brain:
         """
         field = self.receive_field(volume, ridge)
         if field is None:
-            return TissueLevels(**{name: _median(volume[mask]) for name, mask in self._inner.items()})
+            return TissueLevels(**{name: _median(volume[mask]) for name, mask in self._tissues().items()})
         return TissueLevels(
             **{
                 name: _median(volume[mask] / np.exp(field.at(np.argwhere(mask) * self.zooms)))
-                for name, mask in self._inner.items()
+                for name, mask in self._tissues().items()
             }
         )
 
     def receive_field(self, volume: Volume, ridge: float = RIDGE) -> ReceiveField | None:
-        """The receive field in a volume on the same grid; None where white matter is all zero.
-
-        White matter reaches almost everywhere in a brain, and is thick; what cortex looks like says how thin
-        it is.
-        """
-        white = self._inner["white_matter"] & (volume > 0)
-        if not white.any():
-            return None
-        return ReceiveField.fit([np.argwhere(white) * self.zooms], [np.log(volume[white])], ridge)
+        """The receive field in a volume on the same grid; None where white or grey matter is all zero."""
+        matter = [self.grey_matter & (volume > 0), self.white_matter & (volume > 0)]
+        places = [np.argwhere(mask) * self.zooms for mask in matter]
+        logs = [np.log(volume[mask]) for mask in matter]
+        return ReceiveField.fit(places, logs, ridge) if all(values.size for values in logs) else None
 
     @cached_property
-    def _inner(self) -> dict[str, Mask]:
-        """The half of each tissue's voxels that have most of it around them."""
-        return {name: _inner_half(mask) for name, mask in self._tissues().items()}
+    def thick(self) -> Brain:
+        """The same brain with the half of each tissue that has most of it around; of grey matter, the cortex.
+
+        Where a tissue is thin it shares its voxels with its neighbours, above all the cortex of old people
+        with fluid. Nuclei deep in the brain are thick, but of another grey.
+        """
+        cortex = self.grey_matter & within(~self.mask, self.zooms, CORTEX_MM)
+        return replace(
+            self,
+            csf=_inner_half(self.csf),
+            grey_matter=_inner_half(cortex if cortex.any() else self.grey_matter),
+            white_matter=_inner_half(self.white_matter),
+        )
 
     def in_whole(self, part: tuple[slice, ...], shape: Sequence[int]) -> Brain:
         """The brain of a part of a volume, on the grid of the whole."""

@@ -83,7 +83,9 @@ class Harmonized:
     def _receive_field(self, scan: LoadedScan) -> Field:
         """The receive field of a scan at places in its voxels, by its brain; none where there is no brain."""
         brain = self.brain
-        found = None if isinstance(brain, NoBrain) else brain.receive_field(scan.block_means, FIRM_RIDGE)
+        found = (
+            None if isinstance(brain, NoBrain) else brain.thick.receive_field(scan.block_means, FIRM_RIDGE)
+        )
         if found is None:
             return lambda places: np.zeros(len(places))
         steps, zooms = np.array(scan.blocks.steps), np.array(scan.blocks.zooms)
