@@ -130,7 +130,27 @@ def in_cells(volume: Volume, zooms: tuple[float, float, float], cell_mm: float) 
     return means, torch.tensor(extent) / torch.tensor(cells)
 
 
-def place(atlas: Atlas, volume: Volume, zooms: tuple[float, float, float]) -> Pose:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placement:
+    """Where an atlas lies in a scan, and by what that was found.
+
+    Attributes
+    ----------
+    edges
+        What parts the bins of intensities.
+    cells
+        The finest cells of the scan.
+    explained
+        How much intensities and classes say of one another there, see `dependence`.
+    """
+
+    pose: Pose
+    edges: NDArray[np.float32]
+    cells: Binned
+    explained: float
+
+
+def place(atlas: Atlas, volume: Volume, zooms: tuple[float, float, float]) -> Placement:
     """Where the atlas lies in a volume whose axes run right, anterior, superior.
 
     Parameters
@@ -148,7 +168,8 @@ def place(atlas: Atlas, volume: Volume, zooms: tuple[float, float, float]) -> Po
     generator = torch.Generator().manual_seed(0)
     _improve(pose, lambda: dependence(atlas, pose, coarse.drawn(generator)), COARSE_STEPS, COARSE_RATE)
     _improve(pose, lambda: dependence(atlas, pose, fine.drawn(generator)), FINE_STEPS, FINE_RATE)
-    return pose.requires_grad_(False)
+    pose.requires_grad_(False)
+    return Placement(pose=pose, edges=edges, cells=fine, explained=float(dependence(atlas, pose, fine)))
 
 
 def dependence(atlas: Atlas, pose: Pose, cells: Binned) -> Tensor:

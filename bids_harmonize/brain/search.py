@@ -21,12 +21,9 @@ from bids_harmonize.brain.atlas import BRAIN, CLASSES, Atlas
 from bids_harmonize.brain.placement import (
     BINS,
     FINE_MM,
-    Binned,
     Pose,
     bin_of,
-    dependence,
     in_cells,
-    intensity_edges,
     place,
     places_of,
 )
@@ -101,19 +98,20 @@ def find_brain(volume: Volume, zooms: tuple[float, float, float], affine: Affine
 
 def _search(volume: Volume, zooms: tuple[float, float, float]) -> Brain | NoBrain:
     atlas = Atlas.bundled()
-    pose = place(atlas, volume, zooms)
-    edges = intensity_edges(volume)
-    cells = Binned.of(*in_cells(volume, zooms, FINE_MM), edges)
-    explained = float(dependence(atlas, pose, cells))
-    if explained < MIN_EXPLAINED:
-        return NoBrain(reason=f"no brain was found (the best guess explains {explained:.0%} of the image)")
-    near = cells.places[atlas.at(pose(cells.places))[BRAIN].sum(0) > NEARLY_NO_BRAIN]
+    placed = place(atlas, volume, zooms)
+    if placed.explained < MIN_EXPLAINED:
+        return NoBrain(
+            reason=f"no brain was found (the best guess explains {placed.explained:.0%} of the image)"
+        )
+    places = placed.cells.places
+    near = places[atlas.at(placed.pose(places))[BRAIN].sum(0) > NEARLY_NO_BRAIN]
     if not len(near):
         return NoBrain(reason="no brain was found (but one outside of the image)")
     inside = _slices(near, volume.shape, zooms)
     if min(part.stop - part.start for part in inside) * min(zooms) < MIN_EXTENT_MM / 2:
         return NoBrain(reason="no brain was found (but the edge of one)")
-    found = _segment(atlas, pose.in_part(inside, volume.shape, zooms), volume[inside], zooms, edges)
+    pose = placed.pose.in_part(inside, volume.shape, zooms)
+    found = _segment(atlas, pose, volume[inside], zooms, placed.edges)
     return found if isinstance(found, NoBrain) else found.in_whole(inside, volume.shape)
 
 

@@ -30,7 +30,7 @@ def test_a_moved_atlas_is_found_in_any_contrast(
     places = places_of((56, 64, 60), torch.tensor(ZOOMS))
     signals = torch.tensor([0.0, *levels])
     volume = (signals @ atlas.at(true(places))).view(56, 64, 60)
-    found = place(atlas, volume.numpy(), ZOOMS)
+    found = place(atlas, volume.numpy(), ZOOMS).pose
     brain = places[atlas.at(true(places))[1:4].sum(0) > 0.5]
     assert float((found(brain) - true(brain)).norm(dim=1).mean()) < 6
 
