@@ -10,9 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from bids_harmonize.imaging.masks import within
 from bids_harmonize.imaging.types import Mask, Volume
 
 # What the receive field is modelled by, and how far it may be from 1: powers of the place up to the second.
@@ -90,6 +88,9 @@ class Brain:
         Where a tissue is thin it shares its voxels with its neighbours, above all the cortex of old people
         with fluid. Nuclei deep in the brain are thick, but of another grey.
         """
+        # It imports scipy, for which nobody else need wait.
+        from bids_harmonize.imaging.masks import within
+
         cortex = self.grey_matter & within(~self.mask, self.zooms, CORTEX_MM)
         return replace(
             self,
@@ -193,6 +194,9 @@ class ReceiveField:
 
 
 def _inner_half(mask: Mask) -> Mask:
+    # As in `Brain.thick`.
+    from scipy import ndimage
+
     around = ndimage.uniform_filter(mask.astype(np.float32), 3, mode="constant")
     return np.asarray(mask & (around >= np.median(around[mask])), dtype=bool)
 
