@@ -1,6 +1,6 @@
 """Do pools keep people apart, and bring protocols together? Simulated studies whose truth is known.
 
-    python -m benchmarks.pooled_studies OUT [--modality T1w T2w] [--people N] [--development]
+    python -m benchmarks.pooled_studies OUT [--modality T1w T2w] [--people N] [--visits N] [--development]
 
 Everybody is scanned as they are and as a patient (see tier I), under two protocols, each time with a receive
 field, noise and a gain of its own, and harmonized once by itself. Pools of all sizes are then formed of the
@@ -314,6 +314,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for pooled_studies.md and .json")
     parser.add_argument("--modality", nargs="+", choices=PAIR, default=list(PAIR), help="default: both")
     parser.add_argument("--people", type=int, default=50, help="people in each group (default: 50)")
+    parser.add_argument("--visits", type=int, default=20, help="people who are seen twice (default: 20)")
     parser.add_argument("--model", help="weights instead of those that come with the package")
     parser.add_argument("--development", action="store_true", help="simulate from the heads to choose by")
     options = parser.parse_args()
@@ -325,7 +326,7 @@ def main() -> None:
         names = heads(options.development)
         brains = [Head.read(labels / f"{name}_dseg.nii.gz", GRIDS[modality][0]) for name in names]
         study = Study.of(brains, modality, options.people, model)
-        visits = second_visits(brains, modality, options.people, model)
+        visits = second_visits(brains, modality, options.visits, model)
         repeats = made_repeats(modality, model)
         rows += [(modality, *row) for row in report(study, visits, repeats)]
     table = markdown_table(
@@ -337,7 +338,12 @@ def main() -> None:
         {"modality": modality, "figure": figure, "pools": pools, "value": value}
         for modality, figure, pools, value in rows
     ]
-    content = {"People": options.people, "Development": options.development, "Rows": record}
+    content = {
+        "People": options.people,
+        "Visits": options.visits,
+        "Development": options.development,
+        "Rows": record,
+    }
     (options.out / "pooled_studies.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     print(table)
 

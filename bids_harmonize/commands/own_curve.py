@@ -11,7 +11,7 @@ from bids_harmonize.bids.run import Run
 from bids_harmonize.commands.scan_plan import ScanPlan
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.files.json_object import read_object
-from bids_harmonize.imaging.brain import FIRM_RIDGE, NoBrain
+from bids_harmonize.imaging.brain import NoBrain
 from bids_harmonize.imaging.loaded_scan import LoadedScan, load_scan
 from bids_harmonize.imaging.masks import head_mask
 from bids_harmonize.imaging.nifti import open_image, zooms
@@ -65,7 +65,7 @@ def own_curve(scan: LoadedScan, harmonized: Harmonized) -> OverallCurve:
     before, after = scan.block_means, harmonized.block_means
     if not isinstance(brain, NoBrain):
         # Without the field that `Harmonized.sharing` takes off.
-        levels = [brain.thick.levels(volume, FIRM_RIDGE) for volume in (before, after)]
+        levels = [brain.thick.levels(volume) for volume in (before, after)]
         curve = OverallCurve.of_levels(*levels)
         if curve.known:
             return curve

@@ -16,9 +16,8 @@ from bids_harmonize.imaging.types import Mask, Volume
 # What the receive field is modelled by, and how far it may be from 1: powers of the place up to the second.
 FIELD_ORDER = 2
 MAX_LOG_FIELD = 0.8
-# So little are large coefficients held down that only those that the data leave open are; or so firmly that
-# a field is not made of what is a part of the person.
-RIDGE, FIRM_RIDGE = 1e-3, 3e-2
+# So little are large coefficients held down that only those that the data leave open are.
+RIDGE = 1e-3
 FIELD_UNIT_MM = 100.0
 # Grey matter that is as near as this to the outside of a brain is cortex.
 CORTEX_MM = 15.0
@@ -53,18 +52,13 @@ class Brain:
     white_matter: Mask
     zooms: tuple[float, float, float]
 
-    def levels(self, volume: Volume, ridge: float = RIDGE) -> TissueLevels:
+    def levels(self, volume: Volume) -> TissueLevels:
         """What tissues look like in a volume on the same grid, of any unit, not negative.
 
         A receive field would mix their order up, since cortex lies at the edge of a brain and white matter in
         its middle: it is found where the two tissues are, and taken out.
-
-        Parameters
-        ----------
-        ridge
-            See `ReceiveField.fit`.
         """
-        field = self.receive_field(volume, ridge)
+        field = self.receive_field(volume)
         if field is None:
             return TissueLevels(**{name: _median(volume[mask]) for name, mask in self._tissues().items()})
         return TissueLevels(
@@ -74,12 +68,12 @@ class Brain:
             }
         )
 
-    def receive_field(self, volume: Volume, ridge: float = RIDGE) -> ReceiveField | None:
+    def receive_field(self, volume: Volume) -> ReceiveField | None:
         """The receive field in a volume on the same grid; None where white or grey matter is all zero."""
         matter = [self.grey_matter & (volume > 0), self.white_matter & (volume > 0)]
         places = [np.argwhere(mask) * self.zooms for mask in matter]
         logs = [np.log(volume[mask]) for mask in matter]
-        return ReceiveField.fit(places, logs, ridge) if all(values.size for values in logs) else None
+        return ReceiveField.fit(places, logs) if all(values.size for values in logs) else None
 
     @cached_property
     def thick(self) -> Brain:
@@ -149,10 +143,7 @@ class ReceiveField:
 
     @classmethod
     def fit(
-        cls,
-        places: Sequence[NDArray[np.floating]],
-        logs: Sequence[NDArray[np.floating]],
-        ridge: float = RIDGE,
+        cls, places: Sequence[NDArray[np.floating]], logs: Sequence[NDArray[np.floating]]
     ) -> ReceiveField:
         """The field under which the values of every tissue differ least from one another.
 
@@ -162,8 +153,6 @@ class ReceiveField:
             ``(n, 3)`` in mm, for every tissue.
         logs
             Logarithms of the intensities at those places.
-        ridge
-            How firmly large coefficients are held down.
         """
         centre = np.concatenate(places).mean(axis=0)
         powers = [cls._powers(where - centre) for where in places]
@@ -171,7 +160,7 @@ class ReceiveField:
         # Within a tissue only differences count, so that its own level is no part of the field.
         rows = np.concatenate([columns - columns.mean(axis=0) for columns in powers])
         wanted = np.concatenate([values - values.mean() for values in logs])
-        held = ridge * len(rows) * np.eye(rows.shape[1])
+        held = RIDGE * len(rows) * np.eye(rows.shape[1])
         # Unlike `@`, this adds up in one order, however many threads there are.
         squares, products = np.einsum("ni,nj->ij", rows, rows), np.einsum("ni,n->i", rows, wanted)
         coefficients = np.linalg.solve(squares + held, products)

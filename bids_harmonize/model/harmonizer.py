@@ -22,7 +22,7 @@ from torch import Tensor
 from bids_harmonize.errors import BadData, is_out_of_memory
 from bids_harmonize.imaging.blocks import Blocks
 from bids_harmonize.imaging.body_part import shows_brain
-from bids_harmonize.imaging.brain import FIRM_RIDGE, Brain, NoBrain
+from bids_harmonize.imaging.brain import Brain, NoBrain
 from bids_harmonize.imaging.foreground import Box
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.imaging.nifti import with_voxels, zooms
@@ -83,9 +83,7 @@ class Harmonized:
     def _receive_field(self, scan: LoadedScan) -> Field:
         """The receive field of a scan at places in its voxels, by its brain; none where there is no brain."""
         brain = self.brain
-        found = (
-            None if isinstance(brain, NoBrain) else brain.thick.receive_field(scan.block_means, FIRM_RIDGE)
-        )
+        found = None if isinstance(brain, NoBrain) else brain.thick.receive_field(scan.block_means)
         if found is None:
             return lambda places: np.zeros(len(places))
         steps, zooms = np.array(scan.blocks.steps), np.array(scan.blocks.zooms)
