@@ -83,13 +83,15 @@ def write_detecting_model(folder: Path, logit: float | None, modality: str = "T1
     return path
 
 
-def random_network(seed: int) -> CurveNetwork:
-    """A tiny network whose curves differ from cell to cell."""
+def random_network(seed: int, by_contrast: float = 1) -> CurveNetwork:
+    """A tiny network whose curves differ from cell to cell, and so many times as much by contrast."""
     torch.manual_seed(seed)
     network = tiny_network()
     for layer in (network.overall, network.local):
         torch.nn.init.normal_(layer.weight, 0, 0.5)
         torch.nn.init.normal_(layer.bias, 0, 0.5)
+    with torch.no_grad():
+        network.overall.weight.mul_(by_contrast)
     return network
 
 
