@@ -103,7 +103,7 @@ def read_filter_file(path: Path) -> dict[str, Any]:
     NoInput
         If the file does not exist or cannot be read.
     UsageError
-        If its content is not a JSON object of objects.
+        If its content is not a JSON object of objects, or cannot be obeyed, see `Filters`.
     """
     try:
         filters = read_object(path)
@@ -117,6 +117,10 @@ def read_filter_file(path: Path) -> dict[str, Any]:
                 f"the BIDS filter file {path} must hold an object under {key!r}, which should be a modality, "
                 'as in {"t1w": {"subject": "01"}}'
             )
+    try:
+        Filters(bids_filters=filters)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     return filters
 
 

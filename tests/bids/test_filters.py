@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,10 @@ def test_a_filter_file_is_read_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "filters.json"
     path.write_text('{"t1w": {"acq": null, "run": [1, 2]}, "bold": {"task": "rest"}}')
     assert read_filter_file(path) == {"t1w": {"acq": None, "run": [1, 2]}, "bold": {"task": "rest"}}
+
+
+def test_a_filter_file_that_cannot_be_obeyed_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "wanted.json"
+    path.write_text('{"t1w": {"acquisiton": "x"}}', encoding="utf-8")
+    with pytest.raises(UsageError, match=f"^{re.escape(str(path))}: .*'acquisiton'"):
+        read_filter_file(path)
