@@ -32,7 +32,7 @@ from bids_harmonize.imaging.foreground import Foreground
 from bids_harmonize.imaging.masks import BRAIN_MILLILITRES, largest_piece, within
 from bids_harmonize.imaging.orientation import Affine, from_ras, ras_axes, to_ras
 from bids_harmonize.imaging.types import Volume
-from bids_harmonize.one_thread import one_thread
+from bids_harmonize.threads import one_thread
 
 # Nothing shorter than this along any axis is searched for a brain, mm.
 MIN_EXTENT_MM = 60.0

@@ -29,7 +29,6 @@ from bids_harmonize.imaging.brain import Brain, NoBrain
 from bids_harmonize.imaging.loaded_scan import LoadedScan
 from bids_harmonize.imaging.nifti import forms_agree, open_image, save_image
 from bids_harmonize.imaging.types import Volume
-from bids_harmonize.meanwhile import meanwhile
 from bids_harmonize.measures.intensity_profile import describe_intensities
 from bids_harmonize.measures.scan_intensities import ScanIntensities
 from bids_harmonize.measures.shared_curve import share_of_pool
@@ -40,6 +39,7 @@ from bids_harmonize.model.transform import Transform
 from bids_harmonize.results.provenance import OutOfDistribution, OutputScale, Provenance
 from bids_harmonize.results.reading import Result
 from bids_harmonize.results.resume import remove_output
+from bids_harmonize.threads import meanwhile
 from bids_harmonize.version import version
 
 log = logging.getLogger("bids_harmonize")

@@ -43,7 +43,7 @@ from bids_harmonize.model.loading import (
 from bids_harmonize.model.network import CurveNetwork, global_features, tissue_share
 from bids_harmonize.model.ood_detector import OODDetector, OODScore
 from bids_harmonize.model.transform import Curve, Field, Transform
-from bids_harmonize.one_thread import one_thread
+from bids_harmonize.threads import one_thread
 
 # When memory runs out, this many times fewer voxels are looked up at once.
 CHUNK_REDUCTION = 16

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bids_harmonize.meanwhile import meanwhile
+from bids_harmonize.threads import meanwhile
 from tests.helpers.toy_datasets import harmonize_image, head, image_of
 
 

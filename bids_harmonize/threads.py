@@ -1,4 +1,4 @@
-"""Doing two things at a time, where a process has threads to spare."""
+"""How many threads work: two things at a time, or all in one."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def meanwhile(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
         return
     with ThreadPoolExecutor(1) as thread:
         yield thread.submit(work).result
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Add floating-point numbers in one order, so that voxels do not depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
