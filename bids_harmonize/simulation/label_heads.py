@@ -23,9 +23,11 @@ FREESURFER_LABELS: Mapping[str, Sequence[int]] = {
     "white matter": (2, 7, 16, 28, 41, 46, 60, 77, 85, 192, 250, 251, 252, 253, 254, 255, 512, 530),
     "grey matter": (3, 8, 17, 18, 42, 47, 53, 54, 80, 136, 137, 163, 164),
     "deep grey matter": (10, 11, 12, 13, 26, 49, 50, 51, 52, 58),
+    # Around the ventricles of nearly everybody, and in much of the white matter of some.
+    "lesion": (25, 57),
     "csf": (4, 5, 14, 15, 24, 31, 43, 44, 63, 72, 506),
     "blood": (30, 62, 502, 514),
-    "muscle": (25, 57, 508),
+    "muscle": (508,),
     "soft tissue": (507,),
     "scalp": (511,),
     "mucosa": (509,),

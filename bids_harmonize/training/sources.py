@@ -224,11 +224,14 @@ def simulated_heads(
     inner, outer = (_typical([tissues[side] for tissues in found]) for side in (0, 1))
     reference = _outside_signals(outer) | inner | {"deep grey matter": 0.0}
     people = [head.person(np.random.default_rng(index)) for index, head in enumerate(heads)]
+    protocol = REFERENCE_PROTOCOLS[modality]
     for _ in range(4):
         share = 0.4 if modality == "T1w" else 0.5
         reference["deep grey matter"] = (1 - share) * reference["grey matter"] + share * reference[
             "white matter"
         ]
+        gain = reference["white matter"] / protocol.signal("white matter")
+        reference["lesion"] = gain * protocol.signal("lesion")
         rendered = [_example(p.render(reference), p.head.zooms, p.head.brain) for p in people]
         classes = [tissue_levels(example, modality)[0] for example in rendered]
         for name, aim in inner.items():

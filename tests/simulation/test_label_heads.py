@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.simulation.label_heads import FREESURFER_LABELS, TEXTURE, Head, Person
-from bids_harmonize.simulation.protocols import TISSUES
+from bids_harmonize.simulation.protocols import REFERENCE_PROTOCOLS, TISSUES
 from tests.helpers.toy_heads import MPRAGE, T2_SPIN_ECHO, label_map, write_label_map
 
 # One number of every tissue, one of the brain and one outside it that belong to none, and air.
@@ -84,6 +84,17 @@ def test_shares_add_up_to_what_is_labelled(
 def test_no_number_stands_for_two_tissues() -> None:
     numbers = [number for several in FREESURFER_LABELS.values() for number in several]
     assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize(("modality", "brighter"), [("T1w", False), ("T2w", True)])
+def test_lesions_of_label_maps_look_like_lesions(folder: Path, modality: str, brighter: bool) -> None:
+    labels = np.full((12, 12, 12), 2, dtype=np.int16)
+    labels[4:6, 4:8, 4:8], labels[6:8, 4:8, 4:8] = 25, 57
+    head = Head.read(write_label_map(folder / "sub-old_dseg.nii.gz", labels))
+    signals = REFERENCE_PROTOCOLS[modality].signals()
+    volume = head.person(np.random.default_rng(0)).render(signals)
+    np.testing.assert_allclose(volume[2:4, 2:4, 2:4], signals["lesion"], rtol=1e-5)
+    assert (signals["lesion"] > signals["white matter"]) is brighter
 
 
 def test_air_far_from_the_head_is_left_out(folder: Path) -> None:
