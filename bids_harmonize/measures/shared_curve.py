@@ -27,7 +27,7 @@ MAX_DISTANCE = 0.15
 LEVELS = 3
 # Tissues of people lie within this of the level of the pool, as a logarithm; but a part of the way from one
 # tissue to the next is left for the contrast to change.
-AROUND, MOST_OF_GAP = 0.16, 0.4
+AROUND, MOST_OF_GAP = 0.2, 0.4
 # Gains are looked for within this factor of the first guess, as a logarithm.
 MAX_LOG_GAIN = 20.0
 

@@ -92,6 +92,25 @@ def test_the_field_is_1_on_average_where_it_was_fitted() -> None:
     assert np.corrcoef(field.at(everywhere), everywhere[:, 0])[0, 1] > 0.999
 
 
+def test_lesions_are_no_field(brain: Brain) -> None:
+    rng = np.random.default_rng(1)
+    places = np.argwhere(np.ones(SHAPE, dtype=bool)) * ZOOMS
+    field = ReceiveField(
+        centre=places.mean(axis=0), coefficients=np.array([0.1, -0.05, 0.2, 0, 0, 0, 0, 0, 0, 0])
+    )
+    log = field.at(places).reshape(SHAPE)
+    plain = shown(brain, 300, 700, 1000)
+    # A fifth of the white matter, all of it on the right.
+    lesions = brain.white_matter & (places[:, 0].reshape(SHAPE) > 39)
+    assert 0.15 < lesions.sum() / brain.white_matter.sum() < 0.25
+    volume = np.where(lesions, 1500, plain) * np.exp(log) * rng.normal(1, 0.03, SHAPE)
+    found = brain.receive_field(volume.astype(np.float32))
+    assert found is not None
+    matter = brain.grey_matter | brain.white_matter
+    error = (found.at(places).reshape(SHAPE) - log)[matter]
+    assert np.std(error) < 0.01
+
+
 def test_a_brain_of_a_part_lies_in_the_whole(brain: Brain) -> None:
     shape = (40, 30, 26)
     part = (slice(5, 35), slice(6, 26), slice(2, 18))
