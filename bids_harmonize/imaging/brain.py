@@ -164,13 +164,14 @@ class ReceiveField:
         step = -(-sum(len(values) for values in logs) // FIELD_VOXELS)
         powers = [cls._powers(where[::step] - centre) for where in places]
         logs = [values[::step] for values in logs]
-        coefficients = cls._fitted(powers, logs, [np.ones(len(values)) for values in logs])
+        weights = [np.ones(len(values)) for values in logs]
         for _ in range(ROBUST_ROUNDS):
-            left = [
-                values - np.einsum("ni,i->n", columns, coefficients)
+            coefficients = cls._fitted(powers, logs, weights)
+            weights = [
+                _weights(values - np.einsum("ni,i->n", columns, coefficients))
                 for columns, values in zip(powers, logs, strict=True)
             ]
-            coefficients = cls._fitted(powers, logs, [_weights(values) for values in left])
+        coefficients = cls._fitted(powers, logs, weights)
         middle = np.concatenate(powers).mean(axis=0)
         return cls(centre=centre, coefficients=np.append(coefficients, -middle @ coefficients))
 
