@@ -164,7 +164,7 @@ class ReceiveField:
         step = -(-sum(len(values) for values in logs) // FIELD_VOXELS)
         powers = [cls._powers(where[::step] - centre) for where in places]
         logs = [values[::step] for values in logs]
-        weights = [np.ones(len(values)) for values in logs]
+        weights: list[NDArray[np.floating]] = [np.ones(len(values)) for values in logs]
         for _ in range(ROBUST_ROUNDS):
             coefficients = cls._fitted(powers, logs, weights)
             weights = [
