@@ -114,11 +114,7 @@ def _by_protocol(scans: Sequence[Acquired]) -> Grouping:
         size = " x ".join(size[number] for size in voxels)
         labels.append(", ".join([*stated_parts, f"{size} mm"]) if stated_parts else None)
     missing = [scan for scan, label in zip(scans, labels, strict=True) if label is None]
-    remarks = (
-        [f"the sidecars of {_named(missing)} say nothing of the protocol; they are in no pool"]
-        if missing
-        else []
-    )
+    remarks = [f"sidecars say nothing of the protocol of {_in_no_pool(missing)}"] if missing else []
     return Grouping(
         labels=tuple(labels),
         rule="scanner, sequence, TR, TE, TI, flip angle and voxel size in the sidecars",
@@ -173,7 +169,7 @@ def _by_column(column: str, scans: Sequence[Acquired], dataset: Path) -> Groupin
             f"says anything of these scans; {having}, besides {PROTOCOL}, {SITE} and {SESSION}"
         )
     missing = [scan for scan, label in zip(scans, labels, strict=True) if label is None]
-    remarks = (f"the column {column!r} of {table} says nothing of {_named(missing)}; they are in no pool",)
+    remarks = (f"the column {column!r} of {table} says nothing of {_in_no_pool(missing)}",)
     return Grouping(
         labels=tuple(labels), rule=f"the column “{column}” of {table}", remarks=remarks if missing else ()
     )
@@ -197,6 +193,8 @@ def _by_scans_tables(
     return labels, names
 
 
-def _named(scans: Sequence[Acquired]) -> str:
+def _in_no_pool(scans: Sequence[Acquired]) -> str:
     some = ", ".join(scan.path.name for scan in scans[:MAX_NAMED])
-    return f"{len(scans)} of the scans ({some}{', …' if len(scans) > MAX_NAMED else ''})"
+    if len(scans) == 1:
+        return f"{some}; it is in no pool"
+    return f"{len(scans)} of the scans ({some}{', …' if len(scans) > MAX_NAMED else ''}); they are in no pool"

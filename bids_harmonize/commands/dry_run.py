@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bids_harmonize.bids.dataset_files import DATASET_FILES, require_own_dataset
 from bids_harmonize.bids.output_paths import report_path
 from bids_harmonize.bids.run import Run, conflicts
-from bids_harmonize.commands.pools import assign, given_pools
+from bids_harmonize.commands.pools import assign, check_pooling, given_pools
 from bids_harmonize.commands.scan_plan import RunSkipped, ScanPlan, plan_run
 from bids_harmonize.errors import HarmonizeError, escape_unprintable
 from bids_harmonize.model.card import ModelInfo, known_models
@@ -20,7 +20,9 @@ def print_plan(options: Options, runs: Sequence[Run]) -> int:
     require_own_dataset(options.output_dir)
     models = known_models(options.models)
     given = given_pools(options.pool, models) if options.pool is not None else []
-    assigned = assign(runs, given, models) if given else {}
+    assigned = assign(runs, given, models, options.pool)
+    if options.pool_by is not None:
+        check_pooling(options.pool_by, runs, options.bids_dir, options.output_dir)
     if options.device not in ("auto", "cpu"):
         # Only torch knows whether the device exists.
         from bids_harmonize.model.loading import torch_device

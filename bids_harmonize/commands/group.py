@@ -109,12 +109,8 @@ def write_group_reports(
 def _write_pools(
     rule: str, results: Mapping[str, Sequence[Result]], filters: Filters, dataset: Path, derivatives: Path
 ) -> None:
-    wanted = [
-        result
-        for found in results.values()
-        for result in found
-        if result.harmonized and wants(filters, source_path(result))
-    ]
+    seen = [result for found in results.values() for result in found if wants(filters, source_path(result))]
+    wanted = [result for result in seen if result.harmonized]
     measured = list(measured_results(wanted))
     if len(measured) < len(wanted):
         log.warning(
@@ -124,7 +120,7 @@ def _write_pools(
             len(wanted),
             derivatives,
         )
-    form_and_write(rule, measured, dataset, derivatives)
+    form_and_write(rule, measured, [source_path(result) for result in seen], dataset, derivatives)
 
 
 def unreported(derivatives: Path, filters: Filters) -> Iterator[str]:

@@ -116,7 +116,7 @@ def _write_what_is_wanted(
         return WrittenScan(result=result, before=None, after=scan)
     own = own_curve(scan, harmonized)
     pool = pool_record(plan.pool, own)
-    if plan.pool is not None and pool.fits:
+    if plan.pool is not None and pool.share:
         shared, share = plan.pool.shared.of_scan(own), share_of_pool(plan.pool.others)
         harmonized = harmonized.sharing(scan, shared, share)
     _log_details(plan, harmonized)

@@ -25,7 +25,7 @@ from bids_harmonize.bids.logs import write_run_log
 from bids_harmonize.bids.output_paths import prepare_output, report_path
 from bids_harmonize.bids.run import Run, conflicts
 from bids_harmonize.commands.harmonize_scan import memory_needed
-from bids_harmonize.commands.pools import assign, form_and_write, given_pools
+from bids_harmonize.commands.pools import assign, check_pooling, form_and_write, given_pools
 from bids_harmonize.commands.run_context import (
     RunContext,
     RunResult,
@@ -46,7 +46,7 @@ from bids_harmonize.model.card import known_models, model_cards
 from bids_harmonize.model.loading import torch_device
 from bids_harmonize.options import Options
 from bids_harmonize.report.components.pictures import matplotlib_cache_dir
-from bids_harmonize.results.pool import Measured, Pool, PoolOfScan
+from bids_harmonize.results.pool import Measured, Pool, PoolOfScan, scans_alone
 from bids_harmonize.results.reading import participants_with_results
 from bids_harmonize.version import version
 
@@ -71,6 +71,8 @@ def harmonize_runs(options: Options, runs: Sequence[Run], skipped: int = 0) -> i
     _check_models(options, workers)
     known = known_models(options.models)
     given = [] if options.pool is None else given_pools(options.pool, known)
+    if options.pool_by is not None:
+        check_pooling(options.pool_by, runs, options.bids_dir, options.output_dir)
     _write_dataset_files(options)
     with matplotlib_cache_dir(options.output_dir):
         results = list(_harmonize_all(options, runs, given, workers, threads))
@@ -144,9 +146,9 @@ def _harmonize_all(
     try:
         with _open_executor(options, workers, threads) as executor:
             pools = _form_pools(executor, context, runs) if options.pool_by is not None else given
-            assigned = assign(runs, pools, known_models(options.models)) if pools else {}
+            assigned = assign(runs, pools, known_models(options.models), options.pool)
             if options.pool is not None:
-                problems = {**_without_pool(options.pool, assigned), **context.conflicting}
+                problems = {**_without_pool(options.pool, runs, assigned), **context.conflicting}
                 context = replace(context, conflicting=problems)
             pages = _Pages(executor, context, runs)
             results = OrderedMap(
@@ -187,15 +189,20 @@ def _form_pools(executor: Executor, context: RunContext, runs: Sequence[Run]) ->
         log.info("measuring %d of %d for the pools", number, len(runs), extra=STATUS)
         measured.append(one)
     require_output_exists(options.output_dir)
-    return form_and_write(str(options.pool_by), measured, options.bids_dir, options.output_dir)
+    seen = [run.relative for run in runs]
+    return form_and_write(str(options.pool_by), measured, seen, options.bids_dir, options.output_dir)
 
 
-def _without_pool(path: Path, assigned: Mapping[Path, PoolOfScan | None]) -> dict[Path, str]:
-    """For the path of each run that belongs to none of the pools, a sentence that says so."""
+def _without_pool(
+    path: Path, runs: Sequence[Run], assigned: Mapping[Path, PoolOfScan | None]
+) -> dict[Path, str]:
+    """For the path of each run that should be in one of the pools and is not, a sentence that says so."""
+    alone = scans_alone(path) if path.is_dir() else frozenset()
+    what = "form the pools again, or name the file of its pool" if path.is_dir() else "name that of its own"
     return {
-        run: f"{run} belongs to no pool in {path}; form the pools again, or select the scans that do"
-        for run, pool in assigned.items()
-        if pool is None
+        run.path: f"{run.path} belongs to no pool in {path}; {what}"
+        for run in runs
+        if assigned.get(run.path, run) is None and str(run.relative) not in alone
     }
 
 

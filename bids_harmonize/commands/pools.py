@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bids_harmonize.bids.input_metadata import read_metadata
 from bids_harmonize.bids.output_paths import check_inside
-from bids_harmonize.bids.pools import Acquired, form_pools
+from bids_harmonize.bids.pools import PROTOCOL, SESSION, SITE, Acquired, form_pools
 from bids_harmonize.bids.run import Run
 from bids_harmonize.commands.scan_plan import model_for
-from bids_harmonize.errors import BadData, HarmonizeError
+from bids_harmonize.errors import BadData, HarmonizeError, UsageError
 from bids_harmonize.measures.overall_curve import OverallCurve
 from bids_harmonize.measures.shared_curve import MAX_DISTANCE, share_of_pool
 from bids_harmonize.model.card import ModelInfo
@@ -83,10 +83,52 @@ def measured_results(results: Iterable[Result]) -> Iterator[Measured]:
             )
 
 
+def check_pooling(rule: str, runs: Sequence[Run], dataset: Path, derivatives: Path) -> None:
+    """Refuse to form pools in vain, or without scans that pools are formed of already.
+
+    Raises
+    ------
+    UsageError
+        There is no such column; or pools that were written before hold scans that are not selected.
+    """
+    if rule not in (PROTOCOL, SITE, SESSION):
+        form_pools(rule, [Acquired(path=run.relative, metadata={}, zooms=()) for run in runs], dataset)
+    selected = {str(run.relative) for run in runs}
+    left = sorted(
+        scan
+        for pool in _pools_before(derivatives / FOLDER)
+        for scan in pool.names
+        if scan not in selected and (dataset / scan).is_file()
+    )
+    if left:
+        raise UsageError(
+            f"--pool-by {rule}: the pools in {derivatives / FOLDER} are also of scans that are not selected "
+            f"({len(left)}, such as {left[0]}), and would be formed without these; select all scans, or give "
+            f"--pool {derivatives / FOLDER} to leave the pools as they are"
+        )
+
+
+def _pools_before(folder: Path) -> list[Pool]:
+    try:
+        return read_pools(folder)
+    except HarmonizeError:
+        # What is damaged is formed again.
+        return []
+
+
 def form_and_write(
-    rule: str, measured: Iterable[Measured | None], dataset: Path, derivatives: Path
+    rule: str,
+    measured: Iterable[Measured | None],
+    seen: Iterable[PurePosixPath],
+    dataset: Path,
+    derivatives: Path,
 ) -> list[Pool]:
     """Form the pools of scans, say what they are, and write them beside the results.
+
+    Parameters
+    ----------
+    seen
+        Paths of all scans, those that can be in no pool too.
 
     Raises
     ------
@@ -103,7 +145,9 @@ def form_and_write(
         log.warning(remark)
     pools = pool_scans(scans, formed)
     check_inside(derivatives / FOLDER, derivatives)
-    write_pools(pools, derivatives / FOLDER)
+    named = {scan for pool in pools for scan in pool.names}
+    alone = [scan for scan in seen if str(scan) not in named]
+    write_pools(pools, derivatives / FOLDER, alone)
     for pool in pools:
         log.info("pool %s, %s: %s", pool.label, pool.suffix, _in_words(pool))
     return pools
@@ -137,9 +181,16 @@ def given_pools(path: Path, models: Sequence[ModelInfo]) -> list[Pool]:
 
 
 def assign(
-    runs: Sequence[Run], pools: Sequence[Pool], models: Sequence[ModelInfo]
+    runs: Sequence[Run], pools: Sequence[Pool], models: Sequence[ModelInfo], given: Path | None = None
 ) -> Mapping[Path, PoolOfScan | None]:
-    """The pool of every run, by its path; None where it is in none. What cannot be read is left out."""
+    """The pool of every run, by its path; None where it is in none. What cannot be read is left out.
+
+    Parameters
+    ----------
+    given
+        What `--pool` names: the file of a pool is for all scans, a folder for those that its pools name.
+    """
+    for_all = given is not None and not given.is_dir()
     assigned: dict[Path, PoolOfScan | None] = {}
     for run in runs:
         try:
@@ -147,6 +198,6 @@ def assign(
         except HarmonizeError:
             # What is wrong with it is said when its turn comes.
             continue
-        pool = pool_of(run.relative, run.suffix, model.sha256, pools)
+        pool = pool_of(run.relative, run.suffix, model.sha256, pools, for_all=for_all)
         assigned[run.path] = None if pool is None else pool.of_scan(run.relative)
     return assigned

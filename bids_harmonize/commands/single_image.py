@@ -7,7 +7,7 @@ import logging
 import os
 import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from bids_harmonize.imaging.nifti import open_image
 from bids_harmonize.model.card import ModelInfo, known_models
 from bids_harmonize.model.harmonizer import Model
 from bids_harmonize.options import ImageOptions
-from bids_harmonize.results.pool import PoolOfScan, pool_of
+from bids_harmonize.results.pool import PoolOfScan, as_named, pool_of
 from bids_harmonize.results.provenance import is_own_sidecar
 
 log = logging.getLogger("bids_harmonize")
@@ -81,16 +81,20 @@ def _plan(options: ImageOptions) -> ScanPlan[Model]:
         output=options.output,
         unharmonized=options.output,
         options=options,
-        pool=None if options.pool is None else _pool(options.pool, options.source, modality, model),
+        pool=None if options.pool is None else _pool(options, modality, model),
     )
 
 
-def _pool(path: Path, source: Path, modality: str, model: Model) -> PoolOfScan:
-    name = PurePosixPath(source.name)
-    pool = pool_of(name, modality, model.sha256, given_pools(path, [model]))
+def _pool(options: ImageOptions, modality: str, model: Model) -> PoolOfScan:
+    path = Path(str(options.pool))
+    pools = given_pools(path, known_models(options.models))
+    scan = as_named(options.source.name, pools)
+    pool = pool_of(scan, modality, model.sha256, pools, for_all=not path.is_dir())
     if pool is None:
-        raise BadData(f"{source} belongs to no pool in {path}; name the file of a pool of {modality} scans")
-    return pool.of_scan(name)
+        raise BadData(
+            f"{options.source} belongs to no pool in {path}; name the file of a pool of {modality} scans"
+        )
+    return pool.of_scan(scan)
 
 
 def _model(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from bids_harmonize.bids.grouping import Grouping
+from bids_harmonize.bids.participants import read_table
 from bids_harmonize.bids.pools import Acquired
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.files.atomic import output_error, write_atomically, write_text
@@ -28,6 +29,7 @@ FOLDER, TABLE, ENDING = "pools", "pools.tsv", ".safetensors"
 # Longest part of a file's name that is made of the label.
 MAX_SLUG = 60
 COLUMNS = ("pool", "suffix", "model", "scan", "included", "distance", "file")
+NONE = "n/a"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +222,15 @@ def pool_scans(scans: Sequence[Measured], formed: Grouping) -> list[Pool]:
     return pools
 
 
-def write_pools(pools: Sequence[Pool], folder: Path) -> list[Path]:
+def write_pools(pools: Sequence[Pool], folder: Path, alone: Iterable[PurePosixPath] = ()) -> list[Path]:
     """Write every pool and a table of all scans in them; the paths, the table's last.
 
     Files of pools that are no more are removed, as a scan would be found in two.
+
+    Parameters
+    ----------
+    alone
+        Scans that were seen and are in no pool.
 
     Raises
     ------
@@ -243,9 +250,12 @@ def write_pools(pools: Sequence[Pool], folder: Path) -> list[Path]:
     for pool in pools:
         both = [(name, True) for name in pool.members] + [(name, False) for name in pool.left_out]
         for name, included in sorted(both):
-            far = "n/a" if included else f"{pool.left_out[name]:g}"
+            far = NONE if included else f"{pool.left_out[name]:g}"
             cells = (pool.label, pool.suffix, pool.model, name, str(included).lower(), far, pool.file_name)
             lines.append("\t".join(cells))
+    for scan in sorted(alone):
+        suffix = scan.name.split(".")[0].rsplit("_", 1)[-1]
+        lines.append("\t".join((NONE, suffix, NONE, str(scan), NONE, NONE, NONE)))
     write_text(folder / TABLE, "\n".join(lines) + "\n")
     return [*paths, folder / TABLE]
 
@@ -261,20 +271,42 @@ def read_pools(path: Path) -> list[Pool]:
     if not path.is_dir():
         return [Pool.read(path)]
     pools = [Pool.read(file) for file in sorted(path.glob(f"*{ENDING}"))]
-    if not pools:
+    if not pools and not (path / TABLE).is_file():
         raise NoInput(
             f"{path} holds no pool; make them with group --pool-by, which writes the folder {FOLDER}"
         )
     return pools
 
 
-def pool_of(scan: PurePosixPath, suffix: str, model_sha256: str, pools: Sequence[Pool]) -> Pool | None:
-    """The pool that names a scan, or else, if there is one alone, that one; it must be of its model.
+def scans_alone(folder: Path) -> frozenset[str]:
+    """Paths of the scans that were seen when the pools of a folder were formed, and are in none.
 
-    None where there is none.
+    Raises
+    ------
+    BadData
+        The table of the pools is malformed.
+    """
+    table = folder / TABLE
+    rows = read_table(table, "scan") if table.is_file() else []
+    return frozenset(row["scan"] for row in rows if row.get("pool") == NONE)
+
+
+def pool_of(
+    scan: PurePosixPath, suffix: str, model_sha256: str, pools: Sequence[Pool], *, for_all: bool = False
+) -> Pool | None:
+    """The pool that names a scan, of its suffix and model; None where there is none.
+
+    Parameters
+    ----------
+    for_all
+        Whether a pool that does not name the scan will do, as one that was given for a new scan.
     """
     alike = [pool for pool in pools if (pool.suffix, pool.model_sha256) == (suffix, model_sha256)]
     naming = [pool for pool in alike if str(scan) in pool.names]
-    if naming:
-        return naming[0]
-    return pools[0] if len(pools) == 1 and alike else None
+    return next(iter(naming or (alike if for_all else [])), None)
+
+
+def as_named(file_name: str, pools: Sequence[Pool]) -> PurePosixPath:
+    """The path by which pools name a scan that is given by its file alone; or its name, if none does."""
+    paths = (PurePosixPath(scan) for pool in pools for scan in sorted(pool.names))
+    return next((path for path in paths if path.name == file_name), PurePosixPath(file_name))

@@ -182,7 +182,9 @@ def test_a_column_that_is_nowhere_is_wrong_usage(
 ) -> None:
     result = harmonize(raw, tmp_path / "out", "participant", "--pool-by", "ward", "--model", model(NEVER))
     assert (result.code, "ward" in result.err) == (64, True)
-    assert not list((tmp_path / "out").glob("sub-*"))
+    assert not (tmp_path / "out").exists()
+    dry = harmonize(raw, tmp_path / "out", "participant", "--pool-by", "ward", "--dry-run")
+    assert (dry.code, "ward" in dry.err) == (64, True)
 
 
 def test_a_dry_run_writes_nothing(raw: Path, tmp_path: Path, model: Callable[..., Path]) -> None:
@@ -225,7 +227,7 @@ def test_if_all_scans_fail_they_are_told_and_there_are_no_pools(
     write_scan(folder, NAMES[0], image_of(head(1)), PROTOCOL)
     (folder / "sub-01/anat" / NAMES[0]).write_bytes(b"nothing")
     out = tmp_path / "out"
-    result = harmonize(folder, out, "participant", "--pool-by", "ward", "--model", model(NEVER))
+    result = harmonize(folder, out, "participant", "--pool-by", "protocol", "--model", model(NEVER))
     assert (result.code, NAMES[0] in result.err) == (65, True)
     assert not (out / "pools").exists()
 
@@ -238,3 +240,66 @@ def test_pools_are_not_written_through_a_link(raw: Path, tmp_path: Path, model: 
     result = harmonize(raw, out, "participant", "--pool-by", "protocol", "--model", model(NEVER))
     assert (result.code, "remove the link" in result.err) == (73, True)
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_scans_in_no_pool_are_by_themselves_in_one_process_and_in_three_steps(
+    raw: Path, tmp_path: Path, model: Callable[..., Path]
+) -> None:
+    rows = [f"sub-{number:02d}\t{'n/a' if number == 6 else 'a'}" for number in range(1, 7)]
+    (raw / "participants.tsv").write_text("\n".join(["participant_id\tward", *rows]) + "\n")
+    once, steps, weights = tmp_path / "once", tmp_path / "steps", ("--model", model(NEVER))
+    assert harmonize(raw, once, "participant", "--pool-by", "ward", *weights).code == 0
+    assert harmonize(raw, steps, "participant", *weights).code == 0
+    by_itself = images(steps)[NAMES[5]]
+    assert harmonize(raw, steps, "group", "--pool-by", "ward").code == 0
+    done = harmonize(raw, steps, "participant", "--pool", steps / "pools", *weights)
+    assert done.code == 0, done.err
+    assert images(steps) == images(once)
+    assert images(once)[NAMES[5]] == by_itself
+    assert pool_of(output_of(once, NAMES[5])).get("SHA256") is None
+
+
+def test_where_nothing_says_the_protocol_the_three_steps_leave_all_by_themselves(
+    tmp_path: Path, model: Callable[..., Path]
+) -> None:
+    raw, out = write_dataset(tmp_path / "raw"), tmp_path / "out"
+    write_scan(raw, NAMES[0], image_of(head(1)), {})
+    weights = ("--model", model(NEVER))
+    assert harmonize(raw, out, "participant", *weights).code == 0
+    before = sha256(output_of(out, NAMES[0]))
+    formed = harmonize(raw, out, "group", "--pool-by", "protocol")
+    assert formed.code == 0, formed.err
+    assert f"{NAMES[0]}; it is in no pool" in formed.err
+    assert (out / "group_T1w.html").is_file()
+    assert harmonize(raw, out, "participant", "--pool", out / "pools", *weights).code == 0
+    assert sha256(output_of(out, NAMES[0])) == before
+
+
+def test_pools_are_not_formed_without_scans_that_they_had(
+    raw: Path, tmp_path: Path, model: Callable[..., Path]
+) -> None:
+    out, call = tmp_path / "out", ("participant", "--pool-by", "protocol", "--model", model(NEVER))
+    assert harmonize(raw, out, *call).code == 0
+    before = {path: path.read_bytes() for path in (out / "pools").iterdir()}
+    result = harmonize(raw, out, *call, "--participant-label", "01", "02")
+    assert (result.code, "4, such as sub-03/anat/" in result.err) == (64, True), result.err
+    assert {path: path.read_bytes() for path in (out / "pools").iterdir()} == before
+    (raw / "sub-06/anat" / NAMES[5]).unlink()
+    # What the dataset no longer has is no reason.
+    assert harmonize(raw, out, *call).code == 0
+
+
+def test_the_image_tool_knows_the_members_of_a_pool(
+    raw: Path, tmp_path: Path, model: Callable[..., Path]
+) -> None:
+    for name in NAMES[2:5]:
+        (raw / name.split("_")[0] / "anat" / name).unlink()
+    out, weights = tmp_path / "out", ("--model", model(NEVER))
+    assert harmonize(raw, out, "participant", "--pool-by", "protocol", *weights).code == 0
+    (pool,) = [pool for pool in read_pools(out / "pools") if len(pool.members) == 2]
+    single = tmp_path / "single.nii.gz"
+    path = out / "pools" / pool.file_name
+    done = harmonize_image(raw / "sub-01/anat" / NAMES[0], single, "--pool", path, *weights)
+    assert done.code == 0, done.err
+    assert sidecar_of(single)["BidsHarmonize"]["Pool"]["OtherScans"] == 1
+    np.testing.assert_array_equal(voxels_of(single), voxels_of(output_of(out, NAMES[0])))

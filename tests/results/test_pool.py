@@ -13,7 +13,16 @@ from bids_harmonize.bids.grouping import Grouping
 from bids_harmonize.bids.pools import Acquired
 from bids_harmonize.errors import BadData, NoInput
 from bids_harmonize.measures.overall_curve import OverallCurve
-from bids_harmonize.results.pool import Measured, Pool, pool_of, pool_scans, read_pools, write_pools
+from bids_harmonize.results.pool import (
+    Measured,
+    Pool,
+    as_named,
+    pool_of,
+    pool_scans,
+    read_pools,
+    scans_alone,
+    write_pools,
+)
 
 SHA = "a" * 64
 
@@ -89,13 +98,29 @@ def test_a_scan_finds_the_pool_that_names_it() -> None:
     assert pool_of(scans[0].acquired.path, "T1w", "b" * 64, pools) is None
 
 
-def test_a_new_scan_takes_the_only_pool_there_is() -> None:
+def test_a_new_scan_takes_a_pool_that_is_for_all() -> None:
     pools = pool_scans([measured(number) for number in range(3)], formed("x", "x", "x"))
     stranger = PurePosixPath("sub-99/anat/sub-99_T1w.nii.gz")
-    found = pool_of(stranger, "T1w", SHA, pools)
+    found = pool_of(stranger, "T1w", SHA, pools, for_all=True)
     assert found == pools[0]
     assert found.of_scan(stranger).others == 3
-    assert pool_of(stranger, "T2w", SHA, pools) is None
+    assert pool_of(stranger, "T1w", SHA, pools) is None
+    assert pool_of(stranger, "T2w", SHA, pools, for_all=True) is None
+
+
+def test_a_file_is_found_by_its_name() -> None:
+    pools = pool_scans([measured(1), measured(2)], formed("x", "y"))
+    assert as_named("sub-02_T1w.nii.gz", pools) == measured(2).acquired.path
+    assert as_named("any.nii", pools) == PurePosixPath("any.nii")
+
+
+def test_scans_in_no_pool_are_remembered(tmp_path: Path) -> None:
+    scans = [measured(1), measured(2)]
+    write_pools(pool_scans(scans, formed("x", None)), tmp_path, [scans[1].acquired.path])
+    assert scans_alone(tmp_path) == {str(scans[1].acquired.path)}
+    write_pools([], tmp_path, [scan.acquired.path for scan in scans])
+    assert read_pools(tmp_path) == []
+    assert scans_alone(tmp_path) == {str(scan.acquired.path) for scan in scans}
 
 
 GOOD = {"label": "x", "rule": "r", "suffix": "T1w", "model": "m", "model_sha256": SHA}
