@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from bids_harmonize.bids.dataset_files import DATASET_FILES, require_own_dataset
 from bids_harmonize.bids.output_paths import report_path
@@ -12,15 +13,16 @@ from bids_harmonize.commands.scan_plan import RunSkipped, ScanPlan, plan_run
 from bids_harmonize.errors import HarmonizeError, escape_unprintable
 from bids_harmonize.model.card import ModelInfo, known_models
 from bids_harmonize.options import Options
-from bids_harmonize.results.pool import FOLDER
+from bids_harmonize.results.pool import FOLDER, PoolOfScan
 
 
 def print_plan(options: Options, runs: Sequence[Run]) -> int:
     """Print what would be done with the runs, do nothing, and return the exit code."""
     require_own_dataset(options.output_dir)
     models = known_models(options.models)
-    given = given_pools(options.pool, models) if options.pool is not None else []
-    assigned = assign(runs, given, models, options.pool)
+    assigned: Mapping[Path, PoolOfScan | None] = {}
+    if options.pool is not None:
+        assigned = assign(runs, given_pools(options.pool, models), models, options.pool)
     if options.pool_by is not None:
         check_pooling(options.pool_by, runs, options.bids_dir, options.output_dir)
     if options.device not in ("auto", "cpu"):

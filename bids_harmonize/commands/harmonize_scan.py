@@ -31,7 +31,6 @@ from bids_harmonize.imaging.nifti import forms_agree, open_image, save_image
 from bids_harmonize.imaging.types import Volume
 from bids_harmonize.measures.intensity_profile import describe_intensities
 from bids_harmonize.measures.scan_intensities import ScanIntensities
-from bids_harmonize.measures.shared_curve import share_of_pool
 from bids_harmonize.model.contrast_detector import NO_BRAIN
 from bids_harmonize.model.harmonizer import Harmonized, Model, pass_through
 from bids_harmonize.model.ood_detector import OODScore
@@ -117,8 +116,7 @@ def _write_what_is_wanted(
     own = own_curve(scan, harmonized)
     pool = pool_record(plan.pool, own)
     if plan.pool is not None and pool.share:
-        shared, share = plan.pool.shared.of_scan(own), share_of_pool(plan.pool.others)
-        harmonized = harmonized.sharing(scan, shared, share)
+        harmonized = harmonized.sharing(scan, plan.pool.shared.of_scan(own), pool.share)
     _log_details(plan, harmonized)
     provenance = replace(
         _provenance(plan, harmonized),

@@ -146,7 +146,9 @@ def _harmonize_all(
     try:
         with _open_executor(options, workers, threads) as executor:
             pools = _form_pools(executor, context, runs) if options.pool_by is not None else given
-            assigned = assign(runs, pools, known_models(options.models), options.pool)
+            # Without pools nobody need read the sidecars yet.
+            asked = pools or options.pool is not None
+            assigned = assign(runs, pools, known_models(options.models), options.pool) if asked else {}
             if options.pool is not None:
                 problems = {**_without_pool(options.pool, runs, assigned), **context.conflicting}
                 context = replace(context, conflicting=problems)
